@@ -1,0 +1,58 @@
+# The only entry point anyone has to know: `make help`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+UV_VERSION := 0.13.9
+UV := $(abspath .uv)/bin/uv
+PY := .venv/bin/python
+EMULATOR := $(abspath build)/ministack/bin/ministack
+export TELEMILL_EMULATOR := $(EMULATOR)
+# The operating system's certificates, as pip uses them: uv's own set does not know a company's proxy.
+export UV_SYSTEM_CERTS := 1
+
+.PHONY: help setup demo test lint fmt types bench integration all-tests clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  DEMO_SECONDS=60 make demo   how long the demo runs; DEMO_KEEP=1 leaves it running"
+
+setup: build/.setup ## install everything into .venv and build/ (no root, no global installs)
+
+$(UV):
+	@echo "installing uv $(UV_VERSION) into .uv/"
+	@python3 -m venv .uv 2>/dev/null || python3 -m venv --without-pip .uv
+	@if [ -x .uv/bin/pip ]; then .uv/bin/pip install -q "uv==$(UV_VERSION)"; \
+	 else python3 -m pip install -q --prefix .uv --ignore-installed "uv==$(UV_VERSION)"; fi
+	@test -x $(UV) || { echo "could not install uv: python3 needs pip or venv (Debian: apt install python3-venv)" >&2; exit 1; }
+
+build/.setup: $(UV) uv.lock tools/ministack/uv.lock pyproject.toml $(wildcard */pyproject.toml services/*/pyproject.toml)
+	@mkdir -p build
+	@echo "installing the workspace into .venv/"
+	@$(UV) sync --frozen --all-packages --all-groups -q
+	@echo "installing the AWS emulator into build/ministack/ (an environment of its own)"
+	@UV_PROJECT_ENVIRONMENT=$(abspath build/ministack) $(UV) sync --frozen -q --directory tools/ministack
+	@touch $@
+
+demo: build/.setup ## run the whole path on this machine, audit it, write build/demo/report.html
+	@$(PY) -m demo
+
+test: build/.setup ## unit, property, contract, model and integration tests
+	@$(PY) -m pytest
+
+lint: build/.setup ## format check, lint, types, import boundaries
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy --strict shared/src services/*/src simulator/src demo/src
+	@.venv/bin/lint-imports
+
+fmt: build/.setup ## format and apply safe lint fixes
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+bench: build/.setup ## measure cores and the full path; writes bench/results/*.json
+	@$(PY) -m bench
+
+clean: ## remove everything that was built or installed
+	@rm -rf .venv .uv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""The `telemill` command and its sub-commands."""

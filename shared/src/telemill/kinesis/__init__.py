@@ -1,0 +1,1 @@
+"""Kinesis streams: how records move, and why none is lost."""
