@@ -10,6 +10,8 @@ EMULATOR := $(abspath build)/ministack/bin/ministack
 export TELEMILL_EMULATOR := $(EMULATOR)
 # The operating system's certificates, as pip uses them: uv's own set does not know a company's proxy.
 export UV_SYSTEM_CERTS := 1
+# Six processes start at once in the demo: compile once, here.
+export UV_COMPILE_BYTECODE := 1
 
 .PHONY: help setup demo test lint fmt types bench integration all-tests clean
 

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from telemill.cli import contract
+from telemill.cli import contract, provision
 from telemill.errors import ConfigurationError
 
 Commands = Any
 """argparse does not export the type of what `add_subparsers` returns."""
 
-COMMANDS: tuple[Callable[[Commands], None], ...] = (contract.register,)
+COMMANDS: tuple[Callable[[Commands], None], ...] = (contract.register, provision.register)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

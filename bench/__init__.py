@@ -1,0 +1,1 @@
+"""Measures speed, size and memory: `python -m bench` or `make bench`."""

@@ -1,0 +1,234 @@
+"""The full path as real processes against an emulator: CPU seconds, readings a second, memory.
+
+`python -m bench full-path full-path-single full-path-services full-path-memory`
+
+A backlog is put on the raw stream (or pushed to ingest), the services are started, and the run is
+over when the sinks have committed every row; then each lineage must be in Parquet exactly once.
+CPU seconds are user and system time of a service's process at that moment, less what it needs to
+start with nothing to do. The emulator's CPU seconds are reported and belong to no figure.
+
+`BENCH_PROFILE=true` runs the services under cProfile and writes where the time goes to
+`build/bench/<name>/<service>.txt`; the figures of such a run mean nothing.
+"""
+
+import pstats
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bench import deployment, fleet, load, stored
+from bench.deployment import Deployment, Service, Usage
+from bench.measurement import Measurement
+from bench.settings import BenchSettings
+from bench.stored import Stored
+from demo.processes import Process
+
+INGEST = Service(
+    "ingest",
+    "ingest",
+    "INGEST_",
+    {
+        "DEVICES": "",
+        "API_KEY_HASHES": load.KEY_HASH,
+        "PUSH_READINGS_PER_SECOND": 1e9,
+        "PUSH_BURST_READINGS": 1e9,
+    },
+)
+TRANSFORM = Service("transform", "transform", "TRANSFORM_")
+SINK_READINGS = Service("sink-readings", "sink", "SINK_", {"TABLE": "readings"})
+ANOMALY = Service("anomaly", "anomaly", "ANOMALY_")
+SINK_SCORES = Service("sink-scores", "sink", "SINK_", {"TABLE": "scores"})
+
+ONE_HOP = (TRANSFORM, SINK_READINGS)
+ALL = (INGEST, TRANSFORM, SINK_READINGS, ANOMALY, SINK_SCORES)
+TABLES = {SINK_READINGS.name: "readings", SINK_SCORES.name: "scores"}
+
+READINGS_PER_BATCH = 500
+INTERVAL_SECONDS = 10.0
+"""Of a device: the backlog of a million readings of 1,000 devices is 2.8 hours old."""
+MEBIBYTE = 1024 * 1024
+MILLION = 1e6
+
+# The issue's targets.
+MOST_ONE_HOP_CPU_SECONDS = 6.0
+MOST_ALL_CPU_SECONDS = 15.0
+MOST_RSS_MIB = 180.0
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run used.
+
+    Attributes:
+        readings: How many went through.
+        start_up: CPU seconds of each service to start with nothing to do.
+        used: Of each service, when the last row was committed.
+        taken_seconds: Until the sinks had taken the last row from their streams.
+        committed_seconds: Until the last row was committed; up to a flush interval more.
+        emulator_cpu_seconds: Beside them.
+        tables: What is in the lake.
+    """
+
+    readings: int = 0
+    start_up: Mapping[str, float] = field(default_factory=dict)
+    used: dict[str, Usage] = field(default_factory=dict)
+    taken_seconds: float = 0.0
+    committed_seconds: float = 0.0
+    emulator_cpu_seconds: float = 0.0
+    tables: dict[str, Stored] = field(default_factory=dict)
+
+    def cpu_seconds(self, name: str) -> float:
+        """Of one service, without its start."""
+        return self.used[name].cpu_seconds - self.start_up[name]
+
+
+def batches() -> list[Measurement]:
+    """Transform and sink; the raw records hold 500 readings of a slot each."""
+    settings = BenchSettings()
+    return _backlog(settings, "full-path", settings.readings, READINGS_PER_BATCH)
+
+
+def single() -> list[Measurement]:
+    """Transform and sink; every raw record is one JSON object."""
+    settings = BenchSettings()
+    return _backlog(settings, "full-path-single", settings.single_readings, 1)
+
+
+def services() -> list[Measurement]:
+    """All four services and the scores sink, from bodies of 500 readings pushed to ingest."""
+    settings = BenchSettings()
+    source = fleet.ending_now(settings.devices, INTERVAL_SECONDS, settings.readings)
+    pushed = load.bodies(source, settings.readings, READINGS_PER_BATCH)
+    run = Run(readings=settings.readings // settings.devices * settings.devices)
+    with deployment.deployed(settings, "full-path-services") as made:
+        run.start_up = made.start_up(ALL)
+        with _measured(made, ALL, run, settings.profile) as running:
+            load.push(running[INGEST.name].spec.url, pushed)
+            raw_records = deployment.total(running[INGEST.name], "records_out_total")
+        _verify(run, ALL)
+    _explain(settings, "full-path-services", ALL)
+    found = _figures(run, ALL, "all services", MOST_ALL_CPU_SECONDS)
+    return [*found, Measurement("readings a raw record", run.readings / raw_records, "readings")]
+
+
+def memory() -> list[Measurement]:
+    """Peak RSS of each service under a paced load pushed to ingest."""
+    settings = BenchSettings()
+    run = Run()
+    with deployment.deployed(settings, "full-path-memory") as made:
+        run.start_up = dict.fromkeys((each.name for each in ALL), 0.0)
+        with _measured(made, ALL, run, profile=False) as running:
+            run.readings = load.push_paced(
+                running[INGEST.name].spec.url,
+                settings.devices,
+                settings.paced_readings_per_second,
+                settings.paced_seconds,
+            )
+        _verify(run, ALL)
+    rate = run.readings / settings.paced_seconds
+    return [
+        Measurement("paced load", rate, "readings/s"),
+        *(
+            Measurement(
+                f"{name} peak RSS",
+                used.peak_rss_bytes / MEBIBYTE,
+                "MiB",
+                used.cpu_seconds,
+                at_most=MOST_RSS_MIB,
+            )
+            for name, used in run.used.items()
+        ),
+    ]
+
+
+def _backlog(
+    settings: BenchSettings, name: str, readings: int, per_record: int
+) -> list[Measurement]:
+    run = Run()
+    with deployment.deployed(settings, name) as made:
+        run.start_up = made.start_up(ONE_HOP)
+        source = fleet.ending_now(settings.devices, INTERVAL_SECONDS, readings)
+        run.readings = load.preload(source, readings, per_record)
+        with _measured(made, ONE_HOP, run, settings.profile):
+            pass
+        _verify(run, ONE_HOP)
+    _explain(settings, name, ONE_HOP)
+    return _figures(run, ONE_HOP, "transform + sink", MOST_ONE_HOP_CPU_SECONDS)
+
+
+@contextmanager
+def _measured(
+    made: Deployment, started: Sequence[Service], run: Run, profile: bool
+) -> Iterator[Mapping[str, Process]]:
+    """Run services; at the end of the block wait until all is committed and note what was used."""
+    emulator_before = made.emulator_cpu_seconds()
+    with made.running(started, profile=profile) as running:
+        began = time.monotonic()
+        yield running
+        sinks = [running[each.name] for each in started if each.name in TABLES]
+        _wait_until(run.readings, "readings_in_total", sinks, running)
+        run.taken_seconds = time.monotonic() - began
+        _wait_until(run.readings, "rows_written_total", sinks, running)
+        run.committed_seconds = time.monotonic() - began
+        run.used = {name: deployment.usage(process) for name, process in running.items()}
+        run.emulator_cpu_seconds = made.emulator_cpu_seconds() - emulator_before
+
+
+def _wait_until(
+    readings: int, metric: str, sinks: Sequence[Process], running: Mapping[str, Process]
+) -> None:
+    def seen() -> list[float]:
+        return [deployment.total(sink, metric) for sink in sinks]
+
+    deployment.wait_for(lambda: min(seen()) >= readings, running, seen)
+
+
+def _verify(run: Run, started: Sequence[Service]) -> None:
+    """Every reading is in every table exactly once."""
+    for each in started:
+        if each.name in TABLES:
+            table = TABLES[each.name]
+            run.tables[table] = stored.read(table)
+            run.tables[table].require(run.readings, table)
+
+
+def _figures(
+    run: Run, started: Sequence[Service], together: str, most_cpu_seconds: float
+) -> list[Measurement]:
+    spent = {each.name: run.cpu_seconds(each.name) for each in started}
+    in_all, millions = sum(spent.values()), run.readings / MILLION
+    unit = "CPU-s/M readings"
+    return [
+        Measurement(together, in_all / millions, unit, in_all, at_most=most_cpu_seconds),
+        *(Measurement(name, cpu / millions, unit, cpu) for name, cpu in spent.items()),
+        *(
+            Measurement(f"{name} start", cpu, "CPU-s", cpu)
+            for name, cpu in run.start_up.items()
+        ),
+        *(
+            Measurement(f"{name} peak RSS", used.peak_rss_bytes / MEBIBYTE, "MiB")
+            for name, used in run.used.items()
+        ),
+        Measurement("taken by the sinks", run.readings / run.taken_seconds, "readings/s"),
+        Measurement("committed", run.readings / run.committed_seconds, "readings/s"),
+        *(
+            Measurement(f"Parquet {name}", table.bytes / table.rows, "bytes/reading")
+            for name, table in run.tables.items()
+        ),
+        *(
+            Measurement(f"objects of {name}", table.objects, "objects")
+            for name, table in run.tables.items()
+        ),
+        Measurement("emulator", run.emulator_cpu_seconds, "CPU-s", run.emulator_cpu_seconds),
+    ]
+
+
+def _explain(settings: BenchSettings, name: str, started: Sequence[Service]) -> None:
+    """Turn the profiles of a run into text."""
+    if not settings.profile:
+        return
+    for each in started:
+        path = settings.directory / name / f"{each.name}.prof"
+        with path.with_suffix(".txt").open("w") as text:
+            pstats.Stats(str(path), stream=text).sort_stats("tottime").print_stats(60)

@@ -1,0 +1,228 @@
+"""`make demo`: start everything, show it, stop it, audit it, report it."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+from rich.console import Console
+from rich.live import Live
+
+from demo import collect, evaluate, processes, queries, report, status, topology
+from demo.processes import Process
+from demo.settings import DemoSettings
+from telemill import errors, names, provision, settings
+from telemill.testing import emulator
+
+LINE_SECONDS = 5.0
+STATUS_SECONDS = 1.0
+START_TIMEOUT_SECONDS = 120.0
+CATCH_UP_TIMEOUT_SECONDS = 60.0
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+
+console = Console(highlight=False)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; the exit status says whether the audit held."""
+    chosen = settings.load(
+        DemoSettings,
+        sys.argv[1:] if argv is None else argv,
+        prog="demo",
+        description="The whole path on this machine, with no AWS account.",
+    )
+    try:
+        return Demo(chosen).run()
+    except errors.ConfigurationError as error:
+        sys.stderr.write(f"demo: {error}\n")
+        return EXIT_CONFIGURATION
+
+
+class Demo:
+    """One run, from an empty folder to the report."""
+
+    def __init__(self, chosen: DemoSettings) -> None:
+        """Prepare the folder."""
+        self.settings = chosen
+        self.directory = chosen.directory.absolute()
+        self.logs = self.directory / "logs"
+        self.services: dict[str, Process] = {}
+
+    def run(self) -> int:
+        """Everything, in order."""
+        self._empty_directory()
+        with emulator.running(self.directory / "emulator") as aws:
+            os.environ.update(emulator.aws_environment(aws.url))
+            console.print(f"AWS emulator   {aws.url}")
+            topic = self._provision()
+            alerts = _subscribe(topic)
+            with self._running(topic):
+                self._flow()
+                if self.settings.keep:
+                    self._keep(aws.url)
+                self._stop_in_data_order()
+            return self._evaluate(alerts)
+
+    def _empty_directory(self) -> None:
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+        self.logs.mkdir(parents=True)
+
+    def _provision(self) -> str:
+        resources = provision.Resources(shard_count=self.settings.shards)
+        return provision.provision(resources, lambda line: console.print(f"created        {line}"))
+
+    @contextmanager
+    def _running(self, topic: str) -> Iterator[None]:
+        try:
+            for spec in topology.specs(self.settings, self.directory, topic):
+                self.services[spec.name] = Process(spec, self.logs)
+                console.print(f"started        {spec.name}  {spec.url}")
+            yield
+        finally:
+            processes.stop_in_order([each for each in self.services.values() if each.is_running()])
+
+    def _flow(self) -> None:
+        """Let readings flow for the demo's seconds, counted from when all are ready."""
+        stages = [status.Stage(each) for each in self._pipeline()]
+        self._wait_until_ready(stages)
+        started = time.monotonic()
+        with _display(self.settings.seconds) as show:
+            while (elapsed := time.monotonic() - started) < self.settings.seconds:
+                self._check_running()
+                for stage in stages:
+                    stage.update(time.monotonic())
+                show(stages, elapsed)
+                time.sleep(STATUS_SECONDS)
+
+    def _wait_until_ready(self, stages: list[status.Stage]) -> None:
+        def all_ready() -> bool:
+            self._check_running()
+            for stage in stages:
+                stage.update(time.monotonic())
+            return all(stage.value("ready") for stage in stages)
+
+        if not processes.wait_until(all_ready, START_TIMEOUT_SECONDS):
+            waiting = [each.process.spec.name for each in stages if not each.value("ready")]
+            raise errors.ConfigurationError(f"not ready in time: {', '.join(waiting)}")
+
+    def _pipeline(self) -> list[Process]:
+        return [each for name, each in self.services.items() if name != topology.SIMULATOR]
+
+    def _check_running(self) -> None:
+        for process in self.services.values():
+            if not process.is_running():
+                raise errors.ConfigurationError(
+                    f"{process.spec.name} ended early; {process.log_path}:\n{process.tail()}"
+                )
+
+    def _keep(self, aws_url: str) -> None:
+        console.print(f"\nstill running; AWS_ENDPOINT_URL={aws_url}")
+        for process in self.services.values():
+            console.print(f"  {process.spec.name:14} {process.spec.url}")
+        console.print("stop with Ctrl-C")
+        try:
+            while True:
+                self._check_running()
+                time.sleep(STATUS_SECONDS)
+        except KeyboardInterrupt:
+            console.print()
+
+    def _stop_in_data_order(self) -> None:
+        """SIGTERM each service once its input is used up, so that nothing waits in a stream."""
+        for group in topology.STOP_ORDER:
+            for app, stream in group.consumes:
+                caught_up = processes.wait_until(
+                    lambda app=app, stream=stream: topology.has_consumed(app, stream),  # type: ignore[misc]
+                    CATCH_UP_TIMEOUT_SECONDS,
+                )
+                if not caught_up:
+                    console.print(f"[red]{app} did not catch up with {stream}[/red]")
+            self.services[group.name].ask_to_stop()
+            self.services[group.name].wait()
+            console.print(f"stopped        {group.name}")
+
+    def _evaluate(self, alerts: "Alerts") -> int:
+        parquet = self.directory / "parquet"
+        for table in ("readings", "scores"):
+            collect.download(names.LAKE_BUCKET, f"{table}/", parquet / table)
+        collect.download(names.LAKE_BUCKET, "quarantine/", self.directory / "quarantine")
+        athena, duck = queries.through_athena(), queries.through_duckdb(parquet)
+        made = evaluate.evaluate(self.settings, self.directory, self.services)
+        summary = {
+            **made.summary,
+            "alerts": alerts.count(),
+            "athena_and_duckdb_agree": queries.agree(athena, duck),
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        made.figures.queries = [(each.title, each.sql, each.columns, each.rows) for each in duck]
+        _write(self.directory, summary, report.page(summary, made.figures))
+        evaluate.show(console, summary, athena, self.directory)
+        held = summary["ok"] and summary["athena_and_duckdb_agree"]
+        return 0 if held and summary["clean_exit"] else EXIT_FAILED
+
+
+class Alerts:
+    """An SQS queue behind the alert topic: what a subscriber receives."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def count(self) -> int:
+        """Distinct alerts opened."""
+        sqs = boto3.client("sqs")
+        seen: set[str] = set()
+        while True:
+            answer = sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10)
+            messages = answer.get("Messages", ())
+            if not messages:
+                return len(seen)
+            for message in messages:
+                alert = json.loads(json.loads(message["Body"])["Message"])
+                seen.add(alert["alert_id"])
+                sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+
+
+def _subscribe(topic: str) -> Alerts:
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName="demo-alerts")["QueueUrl"]
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    boto3.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["QueueArn"])
+    return Alerts(url)
+
+
+@contextmanager
+def _display(total_seconds: float) -> Iterator[Any]:
+    """A function that shows the stages: a live table on a terminal, else a line now and then."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda stages, elapsed: live.update(
+                status.table(stages, elapsed, total_seconds), refresh=True
+            )
+        return
+    printed_at = 0.0
+
+    def show(stages: list[status.Stage], elapsed: float) -> None:
+        nonlocal printed_at
+        if elapsed - printed_at >= LINE_SECONDS:
+            printed_at = elapsed
+            console.print(status.line(stages, elapsed), soft_wrap=True)
+
+    yield show
+
+
+def _write(directory: Path, summary: dict[str, Any], page: str) -> None:
+    (directory / "summary.json").write_text(json.dumps(summary, indent=2, default=str) + "\n")
+    (directory / "report.html").write_text(page)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

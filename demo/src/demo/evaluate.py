@@ -1,0 +1,124 @@
+"""What the run comes to: the audit, the latencies, the figures, the closing words."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from demo import collect, summary, topology
+from demo.processes import Process, log_events
+from demo.queries import Answer
+from demo.report import Figures
+from demo.settings import DemoSettings
+from telemill import audit, contract, names
+from telemill.audit import Lineage, StoredRow
+
+COMMITTED = "sink.cut_committed"
+WRITTEN = "sink.object_written"
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """Summary and charts of one run."""
+
+    summary: dict[str, Any]
+    figures: Figures
+
+
+def evaluate(
+    settings: DemoSettings, directory: Path, services: Mapping[str, Process]
+) -> Evaluation:
+    """Audit the downloaded files against the ground truth and the raw stream."""
+    fms = contract.load(topology.CONTRACT)
+    served = collect.served_bodies(directory / "served.ndjson")
+    rows = collect.stored_rows(directory / "parquet" / "readings")
+    scores = collect.stored_rows(directory / "parquet" / "scores")
+    bad = collect.quarantined(directory / "quarantine")
+    found = audit.audit(
+        fms, served, collect.raw_items(names.RAW_STREAM), rows, [_lineage(row) for row in bad]
+    )
+    committed = _committed_at(services[topology.SINK_READINGS].log_path)
+    ordered = summary.latencies(rows, committed)
+    made = {
+        **summary.audit_figures(found),
+        "devices": settings.devices,
+        "seconds": settings.seconds,
+        "counts": {
+            "served": len(served),
+            "raw_items": found.raw_items,
+            "stored": found.stored,
+            "quarantined": found.quarantined,
+            "duplicates": found.duplicates,
+            "scores": len(scores),
+        },
+        "quarantined_by_reason": dict(Counter(row["reason"] for row in bad)),
+        "latency_seconds": summary.quantiles(ordered),
+        "flush_interval_seconds": settings.flush_interval_seconds,
+        "exit_statuses": {name: process.exit_status for name, process in services.items()},
+        "clean_exit": all(process.exit_status == 0 for process in services.values()),
+    }
+    made["ok"] = bool(made["ok"] and _scored_once(rows, scores))
+    return Evaluation(made, summary.figures(fms, rows, scores, ordered))
+
+
+def _scored_once(rows: Sequence[StoredRow], scores: Sequence[StoredRow]) -> bool:
+    """Whether every stored reading has exactly one score."""
+    return Counter(row.lineage for row in rows) == Counter(row.lineage for row in scores)
+
+
+def _lineage(row: Mapping[str, Any]) -> Lineage:
+    return Lineage(row["shard_id"], row["sequence_number"], row["sub_sequence_number"])
+
+
+def _committed_at(sink_log: Path) -> dict[str, float]:
+    """Object (relative to its table) → when its cut was committed, epoch seconds."""
+    committed = {
+        str(entry["cut_id"]): float(str(entry["committed_at"])) / 1000
+        for entry in log_events(sink_log, COMMITTED)
+    }
+    keys = [str(entry["key"]) for entry in log_events(sink_log, WRITTEN)]
+    return {
+        key.partition("/")[2]: committed[PurePosixPath(key).stem]
+        for key in keys
+        if PurePosixPath(key).stem in committed
+    }
+
+
+def show(
+    console: Console, made: Mapping[str, Any], answers: Sequence[Answer], directory: Path
+) -> None:
+    """Print what a person wants to know at the end."""
+    for answer in answers:
+        table = Table(title=answer.title, title_justify="left")
+        for column in answer.columns:
+            table.add_column(column, justify="right")
+        for row in answer.rows:
+            table.add_row(*map(str, row))
+        console.print(table)
+    counts, latency = made["counts"], made["latency_seconds"]
+    console.print(
+        f"\n{counts['served']:,} answers served → {counts['raw_items']:,} items in "
+        f"{names.RAW_STREAM} → {counts['stored']:,} stored + {counts['quarantined']:,} quarantined"
+        f" + {counts['duplicates']:,} duplicates; {counts['scores']:,} scores, "
+        f"{made['alerts']} alerts"
+    )
+    console.print(
+        f"lost {made['lost']}, duplicated {made['duplicated']}, out of order "
+        f"{made['out_of_order']}, altered {made['altered']}; event time → committed Parquet: "
+        f"p50 {latency['p50']:.1f} s, p99 {latency['p99']:.1f} s "
+        f"(flush interval {made['flush_interval_seconds']:g} s)"
+    )
+    if made["uncollected"]:
+        causes = ", ".join(f"{cause} {count}" for cause, count in made["uncollected"].items())
+        console.print(f"served but never collected: {causes}")
+    if not made["athena_and_duckdb_agree"]:
+        console.print("[red]Athena and DuckDB disagree[/red]")
+    for name, exit_status in made["exit_statuses"].items():
+        if exit_status != 0:
+            console.print(f"[red]{name} ended with status {exit_status}[/red]")
+    verdict = "[green]the audit holds[/green]" if made["ok"] else "[red]THE AUDIT FAILED[/red]"
+    console.print(f"{verdict}: {directory}/report.html, summary.json, parquet/, quarantine/")

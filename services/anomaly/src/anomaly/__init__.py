@@ -1,0 +1,1 @@
+"""Scores readings per device and raises alerts."""

@@ -1,0 +1,113 @@
+"""Alerts to SNS. At-least-once: a repeated alert has the id of the first."""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from anomaly.episodes import Alert
+from telemill import aws, errors
+from telemill.kinesis import backoff
+from telemill.kinesis.records import Shard
+from telemill.stages.step import StepResult
+
+MAX_SUBJECT_CHARACTERS = 100
+"""SNS API reference, Publish: subjects are shorter than 100 characters."""
+
+log = structlog.get_logger()
+
+
+class AlertOutlet:
+    """Publishes the alerts of a step before its position moves; see `telemill.stages.outlet`."""
+
+    def __init__(
+        self,
+        sns: Any,
+        topic_arn: str,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        """Wire the outlet.
+
+        Args:
+            sns: aiobotocore client.
+            topic_arn: Where alerts go.
+            sleep: Waits between attempts.
+            uniform: Jitter, in [0, 1).
+        """
+        self._sns = sns
+        self._topic_arn = topic_arn
+        self._sleep = sleep
+        self._random = uniform
+        self._waiting: dict[str, list[Alert]] = defaultdict(list)
+
+    async def write(self, shard: Shard, result: StepResult) -> None:
+        """Publish what can be published now; the rest waits for `flush`."""
+        self._waiting[shard.shard_id] += result.alerts
+        if self._waiting[shard.shard_id]:
+            await self.flush(shard)
+
+    async def flush(self, shard: Shard) -> None:
+        """Publish until nothing waits; tries for ever what may heal."""
+        waiting = self._waiting[shard.shard_id]
+        failures = 0
+        while waiting:
+            try:
+                await self._publish(waiting[0])
+            except errors.TransientError as error:
+                failures += 1
+                log.warning("anomaly.alert_delayed", error=str(error))
+                await self._sleep(backoff.full_jitter(failures, self._random))
+            else:
+                failures = 0
+                waiting.pop(0)
+
+    async def _publish(self, alert: Alert) -> None:
+        with aws.map_exceptions("sns:Publish", topic=self._topic_arn):
+            await self._sns.publish(
+                TopicArn=self._topic_arn,
+                Subject=_subject(alert),
+                Message=msgspec.json.encode(alert).decode(),
+                MessageAttributes={
+                    "state": {"DataType": "String", "StringValue": alert.state},
+                    "severity": {"DataType": "String", "StringValue": alert.severity},
+                    "device_id": {"DataType": "String", "StringValue": alert.device_id},
+                },
+            )
+        log.info(
+            "anomaly.alert_published",
+            alert_id=alert.alert_id,
+            state=alert.state,
+            severity=alert.severity,
+            device_id=alert.device_id,
+        )
+
+
+def _subject(alert: Alert) -> str:
+    leading = next(iter(alert.fields), "")
+    subject = f"{alert.severity}: device {alert.device_id} {alert.state} ({leading})"
+    return subject[: MAX_SUBJECT_CHARACTERS - 1]
+
+
+async def topic_arn(sns: Any, topic: str) -> str:
+    """The ARN of a topic given by ARN or by name; a name must exist in the account.
+
+    Raises:
+        ConfigurationError: There is no topic of that name.
+    """
+    if topic.startswith("arn:"):
+        return topic
+    with aws.map_exceptions("sns:ListTopics"):
+        async for page in sns.get_paginator("list_topics").paginate():
+            for found in page["Topics"]:
+                arn: str = found["TopicArn"]
+                if arn.rpartition(":")[2] == topic:
+                    return arn
+    raise errors.ConfigurationError(
+        f"ANOMALY_ALERT_TOPIC: got {topic!r}; takes the name or ARN of an existing SNS topic"
+    )

@@ -1,0 +1,243 @@
+"""Score readings: batches of the readings stream in, batches of scores and alerts out. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anomaly import detector, episodes
+from anomaly.state import State, restore, snapshot
+from telemill import errors, slots
+from telemill.codec import wire
+from telemill.contract import Contract
+from telemill.kinesis.records import Chunk, Record, Shard
+from telemill.stages.step import Output, Rejected, StepResult
+
+MAX_ROWS_PER_RECORD = 5000
+"""Keeps a record far below the service's limit of 1 MiB: a score row takes some 60 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """New rows of one stream record."""
+
+    header: wire.Header
+    batch: pa.RecordBatch
+
+
+class AnomalyStep:
+    """The pure core of the service; see `telemill.stages.step.Step`."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        *,
+        app_id: str,
+        slot_count: int,
+        raw_retention_hours: float,
+        tuning: detector.Tuning,
+        hysteresis: episodes.Hysteresis,
+    ) -> None:
+        """Fix what does not change.
+
+        Args:
+            contract: What the readings are.
+            app_id: The producer named in the headers of the scores.
+            slot_count: Slots of the readings stream.
+            raw_retention_hours: How long a replay can reach back.
+            tuning: Of the detector.
+            hysteresis: Of the alerts.
+        """
+        self._contract = contract
+        self._app_id = app_id
+        self._slot_count = slot_count
+        self._raw_retention_hours = raw_retention_hours
+        self._tuning = tuning
+        self._hysteresis = hysteresis
+        self._columns = [field.column for field in contract.measures]
+
+    def restore(self, states: Sequence[bytes], shard: Shard) -> State:
+        """Go on from a snapshot, or begin a child with its parents' slots."""
+        own = slots.slots_in(shard.first_hash_key, shard.last_hash_key, self._slot_count)
+        return restore(states, len(self._columns), own)
+
+    def snapshot(self, state: State) -> bytes:
+        """Everything that decides what comes next."""
+        return snapshot(state)
+
+    def step(self, chunk: Chunk, state: State) -> StepResult:
+        """Score the new rows of a chunk."""
+        result = StepResult()
+        taken = [each for record in chunk.records for each in self._take(record, state, result)]
+        if chunk.records:
+            state.watermarks.expire(chunk.records[-1].arrival_us, self._raw_retention_hours)
+        if taken:
+            self._score(taken, state, result)
+        return result
+
+    def _take(self, record: Record, state: State, result: StepResult) -> list[Taken]:
+        try:
+            header, batch = wire.decode(record.data, self._schema_for)
+        except errors.SchemaError as error:
+            # A good batch that this version cannot read must not go to the quarantine.
+            raise errors.ConfigurationError(
+                f"contract: {error}; update this service before the one that writes"
+            ) from error
+        except errors.RecordError as error:
+            result.counts["rejected", error.reason] += 1
+            result.rejected.append(_rejected(record, error))
+            return []
+        new = state.watermarks.take(header, batch, record.arrival_us)
+        result.counts["records_in",] += 1
+        result.counts["readings_in",] += new.num_rows
+        result.counts["replayed",] += batch.num_rows - new.num_rows
+        return [Taken(header, new)] if new.num_rows else []
+
+    def _schema_for(self, header: wire.Header) -> pa.Schema:
+        contract = self._contract
+        known = (header.contract, header.version, header.kind)
+        if known != (contract.name, contract.version, "readings"):
+            raise errors.SchemaError(f"{known} is not readings of {contract.name}")
+        return contract.stream_schema
+
+    def _score(self, taken: list[Taken], state: State, result: StepResult) -> None:
+        table = pa.Table.from_batches([each.batch for each in taken]).combine_chunks()
+        devices = self._device_rows(table, taken, state)
+        scores, shares = detector.score(
+            _matrix(table, self._columns), devices, state.profiles, self._tuning
+        )
+        anomalous = scores >= self._tuning.threshold
+        result.counts["anomaly",] += int(anomalous.sum())
+        self._alert(table, taken, (scores, shares, anomalous), devices, state, result)
+        batch = self._score_batch(table, scores, shares, anomalous)
+        result.outputs = self._outputs(batch, taken)
+        result.counts["readings_out",] += batch.num_rows
+        bounds = pc.min_max(table.column("event_time").cast(pa.int64())).as_py()
+        result.oldest_event_us, result.newest_event_us = bounds["min"], bounds["max"]
+
+    def _device_rows(self, table: pa.Table, taken: list[Taken], state: State) -> detector.Ints:
+        column = table.column(self._contract.device.column).combine_chunks()
+        encoded = column.dictionary_encode()
+        slot_of_row = np.repeat(
+            [each.header.slot for each in taken], [each.batch.num_rows for each in taken]
+        )
+        codes = encoded.indices.to_numpy()
+        first_rows = np.unique(codes, return_index=True)[1]
+        rows = [
+            state.row_of(str(device), int(slot_of_row[first]))
+            for device, first in zip(encoded.dictionary.to_pylist(), first_rows, strict=True)
+        ]
+        mapped: detector.Ints = np.asarray(rows, np.int64)[codes]
+        return mapped
+
+    def _alert(
+        self,
+        table: pa.Table,
+        taken: list[Taken],
+        scored: tuple[detector.Floats, detector.Floats, Any],
+        devices: detector.Ints,
+        state: State,
+        result: StepResult,
+    ) -> None:
+        scores, shares, anomalous = scored
+        concerned = episodes.concerns(anomalous, devices, state.episodes)
+        if not len(concerned):
+            return
+        event_us = table.column("event_time").cast(pa.int64()).to_numpy()
+        shard_of_row = _shard_of_row(taken)
+        for row in concerned.tolist():
+            device = int(devices[row])
+            change = episodes.advance(
+                state.episodes, device, bool(anomalous[row]), int(event_us[row]), self._hysteresis
+            )
+            if change is None:
+                continue
+            lineage = (
+                shard_of_row(row),
+                table.column("sequence_number")[row].as_py(),
+                table.column("sub_sequence_number")[row].as_py(),
+            )
+            fields = dict(zip(self._columns, shares[row].tolist(), strict=True))
+            seen = episodes.Observation(int(event_us[row]), float(scores[row]), fields, lineage)
+            alert = episodes.announce(state.episodes, device, state.keys[device], change, seen)
+            result.alerts.append(alert)
+            result.counts["alert", alert.severity] += change == "open"
+
+    def _score_batch(
+        self, table: pa.Table, scores: detector.Floats, shares: detector.Floats, anomalous: Any
+    ) -> pa.RecordBatch:
+        warm = scores > 0.0
+        made = {
+            "score": pa.array(scores, mask=~warm),
+            "is_anomaly": pa.array(anomalous),
+            "detector": pa.repeat(detector.DETECTOR_ID, table.num_rows),
+        }
+        for index, column in enumerate(self._columns):
+            made[f"contribution_{column}"] = pa.array(
+                np.ascontiguousarray(shares[:, index], np.float32), mask=~warm
+            )
+        schema = self._contract.score_stream_schema
+        arrays = [
+            made[name] if name in made else table.column(name).combine_chunks()
+            for name in schema.names
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _outputs(self, batch: pa.RecordBatch, taken: list[Taken]) -> list[Output]:
+        """One record per run of rows of one origin, in the order of the input."""
+        outputs, start = [], 0
+        for header, group in groupby(taken, key=lambda each: each.header):
+            rows = sum(each.batch.num_rows for each in group)
+            for offset in range(start, start + rows, MAX_ROWS_PER_RECORD):
+                count = min(MAX_ROWS_PER_RECORD, start + rows - offset)
+                outputs.append(self._output(header, batch.slice(offset, count)))
+            start += rows
+        return outputs
+
+    def _output(self, header: wire.Header, batch: pa.RecordBatch) -> Output:
+        made = wire.Header(
+            kind="scores",
+            contract=header.contract,
+            version=header.version,
+            slot=header.slot,
+            producer=self._app_id,
+            raw_stream=header.raw_stream,
+            raw_incarnation=header.raw_incarnation,
+            raw_shard_id=header.raw_shard_id,
+            trace=header.trace,
+        )
+        return Output(header.slot, wire.encode(made, batch), str(header.slot), batch.num_rows)
+
+
+def _matrix(table: pa.Table, columns: Sequence[str]) -> detector.Floats:
+    """Values as n by fields; null becomes NaN."""
+    matrix: detector.Floats = np.column_stack(
+        [table.column(column).to_numpy().astype(np.float64, copy=False) for column in columns]
+    )
+    return matrix
+
+
+def _shard_of_row(taken: list[Taken]) -> Any:
+    ends = np.cumsum([each.batch.num_rows for each in taken])
+
+    def shard_of(row: int) -> str:
+        return taken[int(np.searchsorted(ends, row, side="right"))].header.raw_shard_id
+
+    return shard_of
+
+
+def _rejected(record: Record, error: errors.RecordError) -> Rejected:
+    return Rejected(
+        reason=error.reason,
+        error=str(error),
+        data=record.data,
+        device_id=None,
+        shard_id="",
+        sequence_number=record.sequence_number,
+        sub_sequence_number=0,
+        arrival_us=record.arrival_us,
+    )

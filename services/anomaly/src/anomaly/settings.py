@@ -1,0 +1,99 @@
+"""Settings of the anomaly service: environment variables ANOMALY_*."""
+
+from typing import Self
+
+from pydantic import model_validator
+
+from anomaly import detector, episodes
+from telemill import names, settings
+
+_TUNING = detector.Tuning()
+_HYSTERESIS = episodes.Hysteresis()
+
+
+class AnomalySettings(settings.ServiceSettings):
+    """What the service reads, scores with and writes to."""
+
+    model_config = settings.config("ANOMALY_")
+
+    app_id: str = settings.setting(
+        "anomaly", unit="name", description="Names the application in claims and headers."
+    )
+    input_stream: str = settings.setting(
+        names.READINGS_STREAM, unit="stream", description="Where clean readings come from."
+    )
+    output_stream: str = settings.setting(
+        names.SCORES_STREAM, unit="stream", description="Where scores go."
+    )
+    alert_topic: str = settings.setting(
+        names.ALERT_TOPIC, unit="SNS topic", description="Name or ARN of where alerts go."
+    )
+    lake_bucket: str = settings.setting(
+        names.LAKE_BUCKET, unit="S3 bucket", description="Holds the quarantine."
+    )
+    commit_interval_seconds: float = settings.setting(
+        5.0, unit="seconds", description="Longest time between two saved positions.", gt=0
+    )
+    raw_retention_hours: float = settings.setting(
+        168.0, unit="hours", description="Retention of the raw stream: how far replays reach.", gt=0
+    )
+    threshold: float = settings.setting(
+        _TUNING.threshold,
+        unit="score",
+        description="From here a reading is an anomaly.",
+        gt=0,
+        lt=1,
+    )
+    smoothing: float = settings.setting(
+        _TUNING.smoothing, unit="weight", description="Of the newest reading.", gt=0, le=1
+    )
+    memory_rows: int = settings.setting(
+        _TUNING.memory_rows, unit="readings", description="Length of the reference.", ge=10
+    )
+    warm_up_rows: int = settings.setting(
+        _TUNING.warm_up_rows, unit="readings", description="Per device before scores.", ge=3
+    )
+    relearn_after_rows: int = settings.setting(
+        _TUNING.relearn_after_rows,
+        unit="readings",
+        description="In a row above the threshold after which they are the new normal.",
+        ge=1,
+    )
+    open_after_rows: int = settings.setting(
+        _HYSTERESIS.open_after_rows, unit="readings", description="That open an alert.", ge=1
+    )
+    close_after_rows: int = settings.setting(
+        _HYSTERESIS.close_after_rows, unit="readings", description="That close an alert.", ge=1
+    )
+    cool_down_seconds: float = settings.setting(
+        _HYSTERESIS.cool_down_seconds,
+        unit="seconds",
+        description="After a closed alert before the device can raise another.",
+        ge=0,
+    )
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        if self.warm_up_rows > self.memory_rows:
+            raise ValueError("warm_up_rows must not be larger than memory_rows")
+        return self
+
+    @property
+    def tuning(self) -> detector.Tuning:
+        """The detector's constants."""
+        return detector.Tuning(
+            smoothing=self.smoothing,
+            memory_rows=self.memory_rows,
+            warm_up_rows=self.warm_up_rows,
+            threshold=self.threshold,
+            relearn_after_rows=self.relearn_after_rows,
+        )
+
+    @property
+    def hysteresis(self) -> episodes.Hysteresis:
+        """The alerts' constants."""
+        return episodes.Hysteresis(
+            open_after_rows=self.open_after_rows,
+            close_after_rows=self.close_after_rows,
+            cool_down_seconds=self.cool_down_seconds,
+        )

@@ -1,0 +1,163 @@
+"""Joins the ways in: what runs in the Faust app, and how it ends."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from ingest.leases import Leases
+from ingest.outbox import Outbox
+from ingest.poller import Poller
+from ingest.push import Push
+from telemill import errors
+from telemill.health import Health
+from telemill.kinesis import transport
+
+WATCH_SECONDS = 1.0
+log = structlog.get_logger()
+
+
+class RawStream(Protocol):
+    """The raw stream, as `telemill.kinesis.writer.Writer` serves it."""
+
+    stream: str
+    unavailable_since: float | None
+    unavailable_reason: str
+
+    async def start(self) -> None:
+        """Begin to write."""
+
+    async def stop(self) -> None:
+        """Wait for what is not acknowledged yet, within its own time-out.
+
+        Raises:
+            ServiceUnavailableError: Some was not.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """A poller and, when it shares its devices, its leases."""
+
+    poller: Poller
+    leases: Leases | None
+
+
+class Ingest:
+    """The service.
+
+    Args:
+        push: Takes HTTP.
+        polling: None when no device is to be polled.
+        outboxes: Of push and polling.
+        writer: Behind the outboxes.
+        health: Told how the raw stream is.
+        drain_seconds: For polls under way, when it ends.
+        sleep: Waits.
+    """
+
+    def __init__(
+        self,
+        *,
+        push: Push,
+        polling: Polling | None,
+        outboxes: Sequence[Outbox],
+        writer: RawStream,
+        health: Health,
+        drain_seconds: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._push = push
+        self._polling = polling
+        self._outboxes = outboxes
+        self._writer = writer
+        self._health = health
+        self._drain_seconds = drain_seconds
+        self._sleep = sleep
+        self._polls: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Collect until cancelled; call `drain` before."""
+        await self._writer.start()
+        self._push.open()
+        self._health.clear("starting")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch())
+            for outbox in self._outboxes:
+                tasks.create_task(outbox.broken())
+            if self._polling:
+                self._polls = tasks.create_task(self._polling.poller.run())
+                if self._polling.leases:
+                    tasks.create_task(self._polling.leases.run())
+
+    async def drain(self) -> None:
+        """Take nothing more in and see that what was taken is acknowledged.
+
+        Raises:
+            TelemillError: Some of it was not in time.
+        """
+        self._health.set("stopping", "the service is stopping")
+        self._push.close()
+        if self._polling:
+            await self._drain_polls(self._polling)
+        for outbox in self._outboxes:
+            outbox.flush()
+        await self._writer.stop()
+
+    async def _drain_polls(self, polling: Polling) -> None:
+        polling.poller.stop()
+        if self._polls is not None:
+            _, late = await asyncio.wait([self._polls], timeout=self._drain_seconds)
+            for polls in late:
+                polls.cancel()
+                await asyncio.wait([polls])
+        if polling.leases:
+            await polling.leases.leave()
+
+    async def _watch(self) -> None:
+        """Show in /readyz when the raw stream cannot be written to."""
+        name = f"stream {self._writer.stream}"
+        while True:
+            if self._writer.unavailable_since is None:
+                self._health.clear(name)
+            else:
+                self._health.set(name, self._writer.unavailable_reason)
+            await self._sleep(WATCH_SECONDS)
+
+
+def create_app(ingest: Ingest) -> transport.App:
+    """The Faust app: it reads no stream, its one task collects."""
+    app = transport.create_app("ingest")
+
+    app.task(ingest.run)
+    return app
+
+
+async def run(ingest: Ingest, stop: asyncio.Event, drain_timeout_seconds: float) -> None:
+    """Run the Faust app until `stop` is set, drain, and stop it.
+
+    Raises:
+        BaseException: What the app crashed with.
+        TelemillError: The drain failed.
+    """
+    drained = asyncio.Event()
+    draining = asyncio.create_task(_drain_after(stop, ingest, drained))
+    try:
+        await transport.run_app(create_app(ingest), drained, drain_timeout_seconds)
+        if stop.is_set():
+            await draining
+    finally:
+        draining.cancel()
+
+
+async def _drain_after(stop: asyncio.Event, ingest: Ingest, drained: asyncio.Event) -> None:
+    await stop.wait()
+    try:
+        await ingest.drain()
+    except errors.TelemillError as error:
+        log.warning("ingest.not_drained", error=str(error))
+        raise
+    finally:
+        drained.set()

@@ -1,0 +1,245 @@
+"""Builds the service from its settings. The one place that knows every part."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import structlog
+from prometheus_client import CollectorRegistry
+
+from ingest import api, app, auth, breaker, core, devices, leases, listen, openapi, poller, push
+from ingest.outbox import Outbox
+from ingest.settings import IngestSettings
+from telemill import aws, contract, emf, errors, health, metrics
+from telemill.contract import Contract
+from telemill.kinesis.writer import Writer
+from telemill.progress.store import DynamoProgressStore
+
+SERVICE = "ingest"
+CLOSE_SECONDS = 1.0
+"""For answers to leave after the drain has settled them."""
+
+log = structlog.get_logger()
+
+
+class Parts:
+    """What every part of one process shares."""
+
+    def __init__(self, settings: IngestSettings, registry: CollectorRegistry) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.contract: Contract = contract.load(settings.contract)
+        self.devices = devices.parse(settings.devices, self.contract)
+        self.keys = auth.parse_keys(settings.api_key_hashes)
+        self.metrics = metrics.Metrics(registry, SERVICE)
+        self.health = health.Health(self.metrics.ready, starting="the raw stream has not been found yet")
+        self.router = core.Router(self.contract, settings.slot_count)
+        self.limits = push.Limits(
+            max_body_bytes=settings.push_max_body_bytes,
+            max_items=settings.push_max_items,
+            max_held_bytes=settings.push_max_held_bytes,
+            timeout_seconds=settings.push_timeout_seconds,
+        )
+
+    def writer(self, kinesis: Any) -> Writer:
+        """The raw stream's writer."""
+        return Writer(
+            kinesis,
+            self.settings.raw_stream,
+            slot_count=self.settings.slot_count,
+            metrics=self.metrics,
+            max_buffered_bytes=self.settings.max_buffered_bytes,
+            drain_timeout_seconds=self.settings.drain_timeout_seconds / 2,
+        )
+
+    def outbox(self, writer: Writer, linger_seconds: float) -> Outbox:
+        """One way's outbox."""
+        return Outbox(
+            writer,
+            raw_format=self.settings.raw_format,
+            slot_count=self.settings.slot_count,
+            linger_seconds=linger_seconds,
+            metrics=self.metrics,
+        )
+
+
+async def serve(settings: IngestSettings, stop: asyncio.Event) -> None:
+    """The service, from start to drained."""
+    parts = Parts(settings, metrics.new_registry())
+    async with AsyncExitStack() as stack:
+        kinesis = await stack.enter_async_context(aws.client("kinesis"))
+        dynamodb = await stack.enter_async_context(aws.client("dynamodb"))
+        session = await stack.enter_async_context(api.session(settings.poll_concurrency))
+        writer = parts.writer(kinesis)
+        pushing = parts.outbox(writer, settings.push_linger_seconds)
+        polling = parts.outbox(writer, settings.poll_linger_seconds)
+        door = _push(parts, pushing, writer)
+        await stack.enter_async_context(_http(parts, door))
+        await stack.enter_async_context(_emf(parts))
+        if not await unless(stop, find_stream(parts, kinesis, dynamodb)):
+            return
+        ingest = app.Ingest(
+            push=door,
+            polling=_polling(parts, polling, session, dynamodb) if parts.devices else None,
+            outboxes=[pushing, polling],
+            writer=writer,
+            health=parts.health,
+            drain_seconds=settings.drain_timeout_seconds / 3,
+        )
+        await app.run(ingest, stop, settings.drain_timeout_seconds)
+
+
+def _push(parts: Parts, outbox: Outbox, writer: Writer) -> push.Push:
+    settings = parts.settings
+    if not parts.keys:
+        log.warning("ingest.push_disabled", why="api_key_hashes is empty")
+    rates = auth.RateLimits(
+        settings.push_readings_per_second, settings.push_burst_readings, time.monotonic
+    )
+    return push.Push(
+        door=push.Door(parts.keys, rates),
+        router=parts.router,
+        outbox=outbox,
+        stream=writer,
+        limits=parts.limits,
+        metrics=parts.metrics,
+    )
+
+
+def _polling(
+    parts: Parts, outbox: Outbox, session: aiohttp.ClientSession, dynamodb: Any
+) -> app.Polling:
+    settings = parts.settings
+    held: leases.Leases | None = None
+
+    def is_polling(device_key: str) -> bool:
+        return polls.is_polling(device_key)
+
+    if settings.device_leases:
+        held = _leases(parts, dynamodb, is_polling)
+    else:
+        parts.metrics.devices_assigned.set(len(parts.devices))
+    polls = poller.Poller(
+        host=_host(parts, session),
+        router=parts.router,
+        collector=outbox,
+        timetable=devices.Timetable(parts.devices, settings.poll_interval_seconds),
+        assignment=held or leases.EveryDevice(),
+        policy=poller.Policy(
+            settings.poll_timeout_seconds,
+            settings.poll_attempts,
+            settings.poll_backoff_seconds,
+            settings.poll_concurrency,
+        ),
+        metrics=parts.metrics,
+        clock=poller.steady_clock(),
+    )
+    return app.Polling(polls, held)
+
+
+def _host(parts: Parts, session: aiohttp.ClientSession) -> poller.Host:
+    settings = parts.settings
+    label = settings.host_label
+    gauge = parts.metrics.breaker_state.labels(label)
+    gauge.set(breaker.State.CLOSED)
+
+    def changed(before: breaker.State, after: breaker.State, wait_seconds: float) -> None:
+        gauge.set(after)
+        event = f"ingest.breaker_{'half_opened' if after == 1 else after.name.lower()}"
+        log.warning(event, host=label, before=before.name.lower(), wait_seconds=wait_seconds)
+
+    policy = breaker.Policy(settings.breaker_failures, settings.breaker_open_seconds)
+    return poller.Host(
+        api.HttpApi(session, settings.base_url, core.MAX_ITEM_BYTES),
+        breaker.Breaker(policy, changed=changed),
+    )
+
+
+def _leases(parts: Parts, dynamodb: Any, is_polling: Callable[[str], bool]) -> leases.Leases:
+    settings = parts.settings
+    return leases.Leases(
+        leases.DynamoFleetStore(dynamodb, settings.progress_table, settings.host_label),
+        # Also unlike the process before this one: its last request may still be under way.
+        f"{settings.worker_id}/{uuid.uuid4().hex[:8]}",
+        parts.devices,
+        is_polling=is_polling,
+        timing=leases.Timing(
+            settings.lease_heartbeat_seconds,
+            settings.lease_expiry_seconds,
+            settings.poll_timeout_seconds,
+            time.monotonic,
+        ),
+        health=parts.health,
+        metrics=parts.metrics,
+    )
+
+
+@asynccontextmanager
+async def _http(parts: Parts, door: push.Push) -> AsyncIterator[None]:
+    settings = parts.settings
+    http = health.ops_app(parts.health, parts.registry)
+    door.add_routes(http)
+    openapi.add_routes(http, parts.contract, parts.limits)
+    runner = await listen.listen(
+        http, settings.http_host, settings.http_port, shutdown_seconds=CLOSE_SECONDS
+    )
+    host, port = runner.addresses[0][:2]
+    log.info("ingest.listening", host=host, port=port)
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _emf(parts: Parts) -> AsyncIterator[None]:
+    if not parts.settings.emf_enabled:
+        yield
+        return
+    emitter = emf.Emitter(
+        parts.registry, SERVICE, interval_seconds=parts.settings.emf_interval_seconds
+    )
+    running = asyncio.create_task(emitter.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def find_stream(parts: Parts, kinesis: Any, dynamodb: Any) -> None:
+    """Wait for the raw stream and the progress table, and fix the stream's slots.
+
+    Raises:
+        ConfigurationError: The stream was begun with another number of slots.
+    """
+    settings = parts.settings
+    stream, table = settings.raw_stream, settings.progress_table
+    await aws.wait_for(parts.health, f"stream {stream}", lambda: aws.probe_stream(kinesis, stream))
+    await aws.wait_for(parts.health, f"table {table}", lambda: aws.probe_table(dynamodb, table))
+    with aws.map_exceptions("kinesis:DescribeStreamSummary", stream=stream):
+        answer = await kinesis.describe_stream_summary(StreamName=stream)
+    created = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
+    key = f"slots/{stream}/{int(created.timestamp() * 1000)}"
+    stored = await DynamoProgressStore(dynamodb, table).fix(key, str(settings.slot_count))
+    if stored != str(settings.slot_count):
+        raise errors.ConfigurationError(
+            f"slot_count: got {settings.slot_count}; stream {stream} was begun with {stored}"
+        )
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do some work, but not longer than until `stop` is set; whether it was done."""
+    doing, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if doing.done():
+        doing.result()
+        return True
+    doing.cancel()
+    await asyncio.wait([doing])
+    return False

@@ -1,0 +1,95 @@
+"""Wires the sink once and runs it."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from telemill.quarantine import QuarantineOutlet
+
+from sink import catalog, core
+from sink.app import create_app
+from sink.catalog import GlueCatalog
+from sink.cutting import Cutter, Naming
+from sink.lake import S3Lake
+from sink.settings import SinkSettings
+from sink.stage import TableStage
+from telemill import aws, contract, log, runtime, service, settings
+from telemill.kinesis.coordinators.single import SingleCoordinator
+
+PROG = "telemill-sink"
+SECONDS_PER_HOUR = 3600.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the settings, run until SIGTERM, return the exit status."""
+    chosen = settings.load(
+        SinkSettings,
+        sys.argv[1:] if argv is None else argv,
+        prog=PROG,
+        description="Writes readings or scores to Parquet on S3, each row exactly once.",
+    )
+    log.configure(chosen.application, chosen.log_level)
+    return runtime.run(partial(run, chosen), service=PROG)
+
+
+async def run(chosen: SinkSettings, stop: asyncio.Event) -> None:
+    """Serve, wait for what is needed, write tables until `stop`."""
+    form = core.form_of(contract.load(chosen.contract), chosen.table)
+    floor = service.floor("sink", chosen)
+    async with (
+        service.serving(floor),
+        service.clients("kinesis", "s3", "dynamodb", "glue") as opened,
+    ):
+        if await service.wait_for_resources(
+            floor,
+            opened,
+            streams=(chosen.stream,),
+            buckets=(chosen.lake_bucket, chosen.state_bucket),
+            stop=stop,
+        ):
+            await _fill(chosen, form, floor, opened, stop)
+
+
+async def _fill(
+    chosen: SinkSettings,
+    form: core.Form,
+    floor: service.Floor,
+    opened: service.Clients,
+    stop: asyncio.Event,
+) -> None:
+    await service.fix_slot_count(chosen, opened, chosen.stream)
+    glue = GlueCatalog(opened.glue, catalog.define(form, chosen.glue_database, chosen.lake_bucket))
+    # While Glue is away or forbids it, /readyz says so and SIGTERM still ends the process.
+    preparing = aws.wait_for(floor.health, f"Glue table {form.table}", glue.ensure_table)
+    if not await service.done_before(stop, preparing):
+        return
+    claims = service.claims(
+        chosen,
+        opened,
+        chosen.application,
+        retention_seconds=chosen.raw_retention_hours * SECONDS_PER_HOUR,
+    )
+    stage = TableStage(
+        form,
+        claims=claims,
+        cutter=Cutter(
+            Naming(form.table, chosen.application),
+            S3Lake(opened.s3, chosen.lake_bucket),
+            glue,
+            QuarantineOutlet(opened.s3, chosen.lake_bucket, health=floor.health),
+            floor.metrics,
+        ),
+        limits=chosen.limits,
+        metrics=floor.metrics,
+        health=floor.health,
+    )
+    coordinator = SingleCoordinator(
+        opened.kinesis, chosen.stream, stage, metrics=floor.metrics, health=floor.health
+    )
+    app = create_app(chosen, coordinator, stage)
+    await service.run(floor, app, stop, claims.run(), stage.run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""What the sink takes from a record, and what it refuses. Pure: no I/O, no clock.
+
+A record of `readings` or `scores` holds one batch. Its rows are checked, those taken before are
+left out (a producer's replay), and the rest gets the columns of the table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from operator import lt
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sink import parquet
+from telemill import errors
+from telemill.codec import wire
+from telemill.contract import Contract
+from telemill.kinesis.records import Record, Shard
+from telemill.stages.step import Rejected
+from telemill.stages.watermarks import Watermarks
+
+TableName = Literal["readings", "scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What one table looks like, on the stream and in the lake.
+
+    Attributes:
+        table: Its name, and the `kind` its records say.
+        contract: What the readings are.
+        stream_schema: Columns of a batch on the stream.
+        table_schema: The same with the raw shard.
+    """
+
+    table: TableName
+    contract: Contract
+    stream_schema: pa.Schema
+    table_schema: pa.Schema
+
+    def schema_for(self, header: wire.Header) -> pa.Schema:
+        """The schema of a batch with this header.
+
+        Raises:
+            SchemaError: It is for another table, contract or version.
+        """
+        ours = (self.table, self.contract.name, self.contract.version)
+        theirs = (header.kind, header.contract, header.version)
+        if theirs != ours:
+            raise errors.SchemaError(
+                f"a batch of {theirs[0]} by contract {theirs[1]} version {theirs[2]};"
+                f" this sink takes {ours[0]} by {ours[1]} version {ours[2]}"
+            )
+        return self.stream_schema
+
+
+def form_of(contract: Contract, table: TableName) -> Form:
+    """The form of a contract's table."""
+    if table == "readings":
+        return Form(table, contract, contract.stream_schema, contract.table_schema)
+    return Form(table, contract, contract.score_stream_schema, contract.score_table_schema)
+
+
+class Taken(NamedTuple):
+    """The new rows of one record.
+
+    Attributes:
+        batch: Rows in the stream's schema; none when all are a replay.
+        raw_shard_id: The raw shard of all of them.
+        replayed: Rows left out because they were taken before.
+        oldest_event_us: Smallest event time of the record; 0 without rows.
+        newest_event_us: Largest event time of the record; 0 without rows.
+    """
+
+    batch: pa.RecordBatch
+    raw_shard_id: str
+    replayed: int
+    oldest_event_us: int
+    newest_event_us: int
+
+
+def take(record: Record, form: Form, watermarks: Watermarks) -> Taken:
+    """The rows of a record that are new; `watermarks` count them as taken from now on.
+
+    Raises:
+        RecordError: The record is not a batch of this table; no watermark moved.
+    """
+    header, batch = wire.decode(record.data, form.schema_for)
+    oldest_us, newest_us = _check(batch)
+    fresh = watermarks.take(header, batch, record.arrival_us)
+    return Taken(
+        fresh,
+        raw_shard_id=header.raw_shard_id,
+        replayed=batch.num_rows - fresh.num_rows,
+        oldest_event_us=oldest_us,
+        newest_event_us=newest_us,
+    )
+
+
+def rejected(record: Record, shard: Shard, error: errors.RecordError) -> Rejected:
+    """A record the sink cannot take, whole, for the quarantine."""
+    return Rejected(
+        reason=error.reason,
+        error=str(error),
+        data=record.data,
+        device_id=None,
+        shard_id=shard.shard_id,
+        sequence_number=record.sequence_number,
+        sub_sequence_number=0,
+        arrival_us=record.arrival_us,
+    )
+
+
+def join(
+    batches: Sequence[pa.RecordBatch], raw_shard_ids: Sequence[str], schema: pa.Schema
+) -> pa.RecordBatch:
+    """One batch in the table's schema.
+
+    Args:
+        batches: At least one, in the stream's schema.
+        raw_shard_ids: Of each of them.
+        schema: The stream's schema with `shard_id`.
+    """
+    joined = pa.concat_batches(batches)
+    rows = [batch.num_rows for batch in batches]
+    columns = joined.columns
+    columns.insert(schema.get_field_index("shard_id"), _repeated(raw_shard_ids, rows))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _repeated(texts: Sequence[str], counts: Sequence[int]) -> Any:
+    if len(set(texts)) == 1:
+        return pa.repeat(pa.scalar(texts[0], pa.string()), sum(counts))
+    runs = pa.RunEndEncodedArray.from_arrays(
+        pa.array(accumulate(counts), pa.int32()), pa.array(texts, pa.string())
+    )
+    return pc.run_end_decode(runs)
+
+
+def _check(batch: pa.RecordBatch) -> tuple[int, int]:
+    """Smallest and largest event time of a batch whose lineage ascends and whose hours exist.
+
+    Raises:
+        SchemaError: Rows do not ascend, or a time is in no hour of the calendar. Watermarks are
+            only sound on rows that ascend, so such a batch must not be taken in part.
+    """
+    if batch.num_rows == 0:
+        return 0, 0
+    if not ascends(batch.column("sequence_number"), batch.column("sub_sequence_number")):
+        raise errors.SchemaError("rows do not ascend in (sequence_number, sub_sequence_number)")
+    times = batch.column("event_time")
+    if times.null_count:
+        raise errors.SchemaError("event_time is missing")
+    micros = times.view(pa.int64()).to_pylist()
+    oldest_us, newest_us = min(micros), max(micros)
+    if not parquet.FIRST_US <= oldest_us <= newest_us < parquet.END_US:
+        raise errors.SchemaError("event_time is outside the years 1 to 9999")
+    return oldest_us, newest_us
+
+
+def ascends(numbers: Any, sub_numbers: Any) -> bool:
+    """Whether (number, sub-number) strictly ascends from row to row, without nulls.
+
+    Args:
+        numbers: Sequence numbers as digits without leading zeros.
+        sub_numbers: As many integers.
+    """
+    if numbers.null_count or sub_numbers.null_count:
+        return False
+    if len(numbers) == 1:
+        return True
+    # Digits compare like numbers once the longer is the greater. Lists and not Arrow kernels:
+    # the ten it takes cost more than the rows of most batches.
+    digits = numbers.to_pylist()
+    rows = list(zip(map(len, digits), digits, sub_numbers.to_pylist(), strict=True))
+    return all(map(lt, rows, islice(rows, 1, None)))

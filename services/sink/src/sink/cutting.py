@@ -1,0 +1,186 @@
+"""How a sealed cut becomes durable: intent, partitions, objects, position. In this order.
+
+Each step may be repeated, by this process or by the next owner: the objects of a cut are a pure
+function of its records and of the state before it, their names say which cut they are of, and an
+object that exists is left alone. So a crash anywhere loses no row and doubles none.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+import structlog
+
+from sink import parquet
+from sink.lake import Lake
+from sink.lane import SealedCut
+from sink.parquet import Partition
+from telemill.kinesis.records import Shard
+from telemill.metrics import Metrics
+from telemill.progress.rules import Cut
+from telemill.stages.outlet import Outlet
+from telemill.stages.step import StepResult
+
+PARALLEL_PUTS = 8
+"""Objects of one cut on their way at once; bounds the encoded bytes held."""
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class Catalog(Protocol):
+    """Where readers look partitions up."""
+
+    async def ensure_partitions(self, partitions: Iterable[Partition]) -> None:
+        """Return when all of them are known to readers. Idempotent.
+
+        Raises:
+            TransientError: Try again.
+            ConfigurationError: The table is not the contract's, or a permission is missing.
+        """
+
+
+class CutClaim(Protocol):
+    """What the protocol needs of a `telemill.progress.claims.Claim`."""
+
+    async def declare(self, cut: Cut) -> None:
+        """Write the intent."""
+
+    async def save(self, position: str, state: bytes) -> None:
+        """Move position and state together and clear the intent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What the names of objects begin with.
+
+    Attributes:
+        table: The prefix in the bucket.
+        app: The application: two sinks may fill one lake.
+    """
+
+    table: str
+    app: str
+
+    def cut_id(self, shard: Shard, cut: Cut) -> str:
+        """Names a cut for ever: application, stream incarnation, shard and range."""
+        return f"{self.app}-{shard.incarnation}-{shard.shard_id}-{cut.name}"
+
+    def object_key(self, partition: Partition, cut_id: str) -> str:
+        """Where the rows of one hour of a cut are."""
+        return f"{self.table}/{partition.path}/{cut_id}.parquet"
+
+
+class Cutter:
+    """Makes cuts durable.
+
+    Args:
+        naming: How objects are called.
+        lake: Where they go.
+        catalog: Where their partitions are known.
+        quarantine: Where records go that hold no rows.
+        metrics: The service's metrics.
+        wall: Epoch seconds, for latency only.
+    """
+
+    def __init__(
+        self,
+        naming: Naming,
+        lake: Lake,
+        catalog: Catalog,
+        quarantine: Outlet,
+        metrics: Metrics,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._naming = naming
+        self._lake = lake
+        self._catalog = catalog
+        self._quarantine = quarantine
+        self._metrics = metrics
+        self._wall = wall
+        # One at a time: an encoder holds a copy of its rows.
+        self._encoding = asyncio.Lock()
+
+    async def commit(self, claim: CutClaim, sealed: SealedCut) -> None:
+        """Carry out the protocol for one cut. Repeat after a TransientError.
+
+        Raises:
+            PositionError: The claim is void, nothing more may be written.
+            TransientError: Some step did not succeed.
+            ConfigurationError: As the catalogue and the lake say.
+        """
+        if sealed.cut is not None and sealed.rows.count:
+            if not sealed.declared:
+                await claim.declare(sealed.cut)
+            await self._write(sealed, self._naming.cut_id(sealed.shard, sealed.cut))
+        if sealed.rejected:
+            await self._quarantine.write(sealed.shard, StepResult(rejected=[*sealed.rejected]))
+            await self._quarantine.flush(sealed.shard)
+        await claim.save(sealed.position, sealed.state)
+        self._report(sealed)
+
+    async def _write(self, sealed: SealedCut, cut_id: str) -> None:
+        async with self._encoding:
+            parts = await asyncio.to_thread(parquet.split, sealed.rows.table())
+        await self._catalog.ensure_partitions([partition for partition, _ in parts])
+
+        async def put(part: tuple[Partition, pa.Table]) -> None:
+            await self._put(self._naming.object_key(part[0], cut_id), part[1])
+
+        await _each(parts, put)
+
+    async def _put(self, key: str, table: pa.Table) -> None:
+        async with self._encoding:
+            body = await asyncio.to_thread(_encode, table)
+        created = await self._lake.create(key, body)
+        if created:
+            self._metrics.objects_written.inc()
+            self._metrics.object_bytes.inc(len(body))
+        else:
+            self._metrics.objects_existing.inc()
+        log.info(
+            "sink.object_written", key=key, rows=table.num_rows, bytes=len(body), created=created
+        )
+
+    def _report(self, sealed: SealedCut) -> None:
+        now = self._wall()
+        shard_id, rows = sealed.shard.shard_id, sealed.rows.count
+        self._metrics.last_commit_timestamp_seconds.labels(shard=shard_id).set(now)
+        self._metrics.state_bytes.labels(shard=shard_id).set(len(sealed.state))
+        if not rows or sealed.cut is None:
+            return
+        self._metrics.rows_written.inc(rows)
+        self._metrics.readings_out.inc(rows)
+        for oldest_us in sealed.oldest_event_us:
+            self._metrics.lag_seconds.observe(max(0.0, now - oldest_us / 1_000_000))
+        log.info(
+            "sink.cut_committed",
+            cut_id=self._naming.cut_id(sealed.shard, sealed.cut),
+            shard_id=shard_id,
+            committed_at=int(now * 1000),
+            rows=rows,
+        )
+
+
+def _encode(table: pa.Table) -> bytes:
+    body: bytes = parquet.encode(table).to_pybytes()
+    return body
+
+
+async def _each(items: Sequence[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Work on all items, a few at once; when some fail, raise one failure after all have ended."""
+    waiting = iter(items)
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    workers = (worker() for _ in range(min(PARALLEL_PUTS, len(items))))
+    results = await asyncio.gather(*workers, return_exceptions=True)
+    for failure in results:
+        if failure is not None:
+            raise failure

@@ -1,0 +1,217 @@
+"""One input shard in the sink: the open cut, and when it is over. Pure; `stage` acts.
+
+Which records belong to a cut is decided by `telemill.progress.rules`; this holds their rows.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from sink import core
+from sink.core import Form, Taken
+from telemill import errors
+from telemill.kinesis.records import SHARD_END, Record, Shard
+from telemill.progress import rules
+from telemill.progress.rules import Cut, Gathering
+from telemill.stages.step import CountKey, Rejected
+from telemill.stages.watermarks import Watermarks
+
+LOOSE_BATCHES = 128
+"""So many batches are joined into one: a batch of one row weighs some KiB, its row 170 bytes."""
+
+BATCH_OVERHEAD_BYTES = 4096
+"""What an Arrow batch costs beside its buffers (14 columns of array objects)."""
+
+US_PER_HOUR = 3_600_000_000
+
+
+class Rows:
+    """The rows of a cut, in order of acceptance, and what they weigh."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._joined: list[pa.RecordBatch] = []
+        self._loose: list[Taken] = []
+        self.size_bytes = 0
+        self._loose_bytes = 0
+        self.count = 0
+
+    def add(self, taken: Taken) -> None:
+        """Take the rows of one record, if it has any."""
+        if not taken.batch.num_rows:
+            return
+        self.count += taken.batch.num_rows
+        self._loose.append(taken)
+        size_bytes = int(taken.batch.get_total_buffer_size()) + BATCH_OVERHEAD_BYTES
+        self._loose_bytes += size_bytes
+        self.size_bytes += size_bytes
+        if len(self._loose) >= LOOSE_BATCHES:
+            self._join()
+
+    def table(self) -> pa.Table:
+        """All rows in the table's schema."""
+        self._join()
+        return pa.Table.from_batches(self._joined, self._schema)
+
+    def _join(self) -> None:
+        if not self._loose:
+            return
+        batches = [taken.batch for taken in self._loose]
+        joined = core.join(batches, [taken.raw_shard_id for taken in self._loose], self._schema)
+        self._joined.append(joined)
+        self.size_bytes += int(joined.get_total_buffer_size()) - self._loose_bytes
+        self._loose, self._loose_bytes = [], 0
+
+
+@dataclass(frozen=True, slots=True)
+class SealedCut:
+    """A cut that is over: everything needed to make it durable.
+
+    Attributes:
+        shard: The input shard.
+        cut: Which records; None when there were none and only the shard's end is to be saved.
+        declared: Its intent is in the progress item already (found on open).
+        position: What to save once it is durable: the cut's end, or SHARD_END.
+        rows: Their new rows.
+        rejected: Those that hold no rows of this table.
+        state: The watermarks after it.
+        oldest_event_us: Smallest event time of each batch of rows.
+    """
+
+    shard: Shard
+    cut: Cut | None
+    declared: bool
+    position: str
+    rows: Rows
+    rejected: Sequence[Rejected]
+    state: bytes
+    oldest_event_us: Sequence[int]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held."""
+        return self.rows.size_bytes + sum(len(rejected.data) for rejected in self.rejected)
+
+
+class Lane:
+    """The open cut of one shard.
+
+    Attributes:
+        shard: The input shard.
+        gathering: How far it was read.
+        rows: New rows gathered, not yet sealed.
+        hours: Hours of event time they fall into (of each batch, the first and the last).
+        ends: The shard is closed and was read to its end.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        form: Form,
+        gathering: Gathering,
+        watermarks: Watermarks,
+        raw_retention_hours: float,
+    ) -> None:
+        self.shard = shard
+        self.gathering = gathering
+        self.ends = False
+        self._end_sealed = False
+        self._form = form
+        self._watermarks = watermarks
+        self._raw_retention_hours = raw_retention_hours
+        self._newest_arrival_us = 0
+        self._open()
+
+    def _open(self) -> None:
+        self.rows = Rows(self._form.table_schema)
+        self._since: float | None = None
+        self._rejected: list[Rejected] = []
+        self._rejected_bytes = 0
+        self._oldest_event_us: list[int] = []
+        self.hours: set[int] = set()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it re-reads a cut that was declared before: only its declared end ends it."""
+        return self.gathering.declared is not None
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held by the open cut."""
+        return self.rows.size_bytes + self._rejected_bytes
+
+    def gather(self, record: Record, since: float, counts: Counter[CountKey]) -> None:
+        """Take the next record of the open cut, or reject it; the cut goes on behind it.
+
+        Args:
+            record: As `rules.admit` allowed it.
+            since: When the record began to wait, on the clock that `due` is asked with.
+            counts: What happened is added.
+        """
+        self.gathering = self.gathering.with_last(record.sequence_number)
+        self._newest_arrival_us = max(self._newest_arrival_us, record.arrival_us)
+        self._since = since if self._since is None else self._since
+        counts["records_in",] += 1
+        try:
+            taken = core.take(record, self._form, self._watermarks)
+        except errors.RecordError as error:
+            counts["rejected", error.reason] += 1
+            self._reject(core.rejected(record, self.shard, error))
+        else:
+            counts["readings_in",] += taken.batch.num_rows + taken.replayed
+            counts["replayed",] += taken.replayed
+            self._add(taken)
+
+    def _reject(self, rejected: Rejected) -> None:
+        self._rejected.append(rejected)
+        self._rejected_bytes += len(rejected.data)
+
+    def _add(self, taken: Taken) -> None:
+        if not taken.batch.num_rows:
+            return
+        self.rows.add(taken)
+        self._oldest_event_us.append(taken.oldest_event_us)
+        self.hours.update(
+            (taken.oldest_event_us // US_PER_HOUR, taken.newest_event_us // US_PER_HOUR)
+        )
+
+    def discard(self) -> None:
+        """Forget what was gathered: somebody else reads it again."""
+        self._open()
+
+    def due(self, now: float, flush_interval_seconds: float) -> bool:
+        """Whether age or the shard's end asks for a cut."""
+        if self.ends:
+            return not self._end_sealed
+        return self._since is not None and now - self._since >= flush_interval_seconds
+
+    def seal(self, *, full: bool, passed: bool = False) -> SealedCut | None:
+        """End the open cut, if the protocol allows it, and open the next one behind it.
+
+        Args:
+            full: Size, age, shutdown or the shard's end asks for it.
+            passed: Records beyond a declared cut, or the shard's end, were seen.
+        """
+        cut = rules.next_cut(self.gathering, full=full, passed=passed)
+        # The shard's end is saved with its last cut; after a repeated cut others may follow.
+        at_end = self.ends and not self.repeats and not self._end_sealed
+        if cut is None and not at_end:
+            return None
+        self._end_sealed = self._end_sealed or at_end
+        self._watermarks.expire(self._newest_arrival_us, self._raw_retention_hours)
+        sealed = SealedCut(
+            shard=self.shard,
+            cut=cut,
+            declared=self.repeats,
+            position=SHARD_END if at_end or cut is None else cut.up_to,
+            rows=self.rows,
+            rejected=tuple(self._rejected),
+            state=self._watermarks.snapshot(),
+            oldest_event_us=tuple(self._oldest_event_us),
+        )
+        if cut is not None:
+            self.gathering = rules.resume(cut.up_to)
+        self._open()
+        return sealed

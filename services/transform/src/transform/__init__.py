@@ -1,0 +1,1 @@
+"""The transform service: raw records in, clean readings out."""

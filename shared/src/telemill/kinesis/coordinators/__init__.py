@@ -1,0 +1,1 @@
+"""Who decides which shards a worker reads."""

@@ -1,0 +1,1 @@
+"""An FMS API to poll: healthy, failing and lying devices."""

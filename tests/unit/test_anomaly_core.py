@@ -1,0 +1,170 @@
+"""The anomaly core: deterministic, restorable anywhere, deaf to replays."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from anomaly import core, detector, episodes
+from telemill import contract, slots
+from telemill.codec import wire
+from telemill.kinesis.records import Chunk, Record, Shard
+
+CONTRACT = contract.load("contracts/fms.yaml")
+SHARD = Shard("readings", 1, "shardId-000000000000")
+FIRST_US = 1_760_000_000_000_000
+SLOT_COUNT = 64
+
+
+def make_step() -> core.AnomalyStep:
+    """The core as the service builds it, quick to warm up."""
+    return core.AnomalyStep(
+        CONTRACT,
+        app_id="anomaly",
+        slot_count=SLOT_COUNT,
+        raw_retention_hours=168,
+        tuning=detector.Tuning(warm_up_rows=10),
+        hysteresis=episodes.Hysteresis(),
+    )
+
+
+def batch(device: int, rows: range, shift: float = 0.0) -> pa.RecordBatch:
+    """Readings of one device, one a second."""
+    random = np.random.default_rng([device, rows.start])
+    count = len(rows)
+    times = pa.array([FIRST_US + row * 1_000_000 for row in rows], pa.timestamp("us", "UTC"))
+    columns = {
+        "device_id": pa.array([device] * count, pa.int64()),
+        "event_time": times,
+        "ingest_time": times,
+        "is_fail": pa.array([False] * count),
+        "quality": pa.array([0] * count, pa.int64()),
+        "sequence_number": pa.array([str(10**55 + row) for row in rows]),
+        "sub_sequence_number": pa.array([0] * count, pa.int64()),
+    }
+    for field in CONTRACT.measures:
+        columns[field.column] = pa.array(random.normal(50.0 + shift, 2.0, count))
+    schema = CONTRACT.stream_schema
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def record(number: int, device: int, rows: range, shift: float = 0.0) -> Record:
+    """A record of the readings stream."""
+    header = wire.Header(
+        kind="readings",
+        contract=CONTRACT.name,
+        version=CONTRACT.version,
+        slot=slots.slot_of(str(device), SLOT_COUNT),
+        producer="transform",
+        raw_stream="readings-raw",
+        raw_incarnation=1,
+        raw_shard_id="shardId-000000000000",
+        trace=b"",
+    )
+    data = wire.encode(header, batch(device, rows, shift))
+    return Record(str(10**55 + number), FIRST_US + number, data, "p")
+
+
+def records() -> list[Record]:
+    """Three devices; device 2 fails from row 60 on."""
+    made = []
+    for number in range(10):
+        rows = range(number * 10, number * 10 + 10)
+        for device in (1, 2, 3):
+            shift = 30.0 if device == 2 and number >= 6 else 0.0
+            made.append(record(len(made), device, rows, shift))
+    return made
+
+
+def scores_of(outputs: list) -> pa.Table:
+    """All score rows put out."""
+    decoded = [wire.decode(each.data, lambda _: CONTRACT.score_stream_schema) for each in outputs]
+    return pa.Table.from_batches([rows for _, rows in decoded])
+
+
+def test_every_reading_gets_one_score_with_its_lineage() -> None:
+    """A score's identity is its reading's lineage, in the reading's slot."""
+    step = make_step()
+    result = step.step(Chunk(SHARD, records()), step.restore([], SHARD))
+    table = scores_of(result.outputs)
+    assert table.num_rows == 300
+    assert result.counts["readings_out",] == 300
+    keys = set(zip(table["device_id"].to_pylist(), table["sequence_number"].to_pylist()))
+    assert len(keys) == 300
+    for each in result.outputs:
+        assert wire.read_header(each.data).slot == each.slot
+
+
+def test_a_failing_device_raises_one_alert_that_names_it() -> None:
+    """A lasting shift of one device opens one alert, of that device."""
+    step = make_step()
+    result = step.step(Chunk(SHARD, records()), step.restore([], SHARD))
+    assert [(alert.state, alert.device_id) for alert in result.alerts] == [("open", "2")]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 15, 29])
+def test_restoring_a_snapshot_continues_exactly(cut: int) -> None:
+    """State that went through a snapshot gives byte-identical scores and the same alerts."""
+    step, all_records = make_step(), records()
+    state = step.restore([], SHARD)
+    first = step.step(Chunk(SHARD, all_records[:cut]), state)
+    snapshot = step.snapshot(state)
+    kept = step.step(Chunk(SHARD, all_records[cut:]), state)
+    restored = step.step(Chunk(SHARD, all_records[cut:]), step.restore([snapshot], SHARD))
+    assert kept.outputs == restored.outputs
+    assert kept.alerts == restored.alerts
+    assert step.snapshot(step.restore([snapshot], SHARD)) == snapshot
+    assert sum(each.rows for each in first.outputs + kept.outputs) == 300
+
+
+def test_rows_seen_again_are_not_scored_again() -> None:
+    """A replay by the producer changes neither scores nor state."""
+    step, all_records = make_step(), records()
+    state = step.restore([], SHARD)
+    step.step(Chunk(SHARD, all_records), state)
+    before = step.snapshot(state)
+    again = step.step(
+        Chunk(SHARD, [each._replace(sequence_number=str(10**55 + 500)) for each in all_records]),
+        state,
+    )
+    assert again.outputs == []
+    assert again.counts["replayed",] == 300
+    assert step.snapshot(state) == before
+
+
+def test_a_split_shares_the_devices_out() -> None:
+    """Each child keeps exactly the devices and watermarks of its own slots."""
+    step = make_step()
+    state = step.restore([], SHARD)
+    step.step(Chunk(SHARD, records()), state)
+    snapshot = step.snapshot(state)
+    middle = 2**127
+    low = step.restore([snapshot], Shard("readings", 1, "low", (), 0, middle - 1))
+    high = step.restore([snapshot], Shard("readings", 1, "high", (), middle, 2**128 - 1))
+    assert sorted(low.keys + high.keys) == ["1", "2", "3"]
+    union = step.restore([step.snapshot(low), step.snapshot(high)], SHARD)
+    assert sorted(union.keys) == ["1", "2", "3"]
+    assert union.watermarks.marks == state.watermarks.marks
+
+
+def test_a_broken_record_is_rejected_and_the_rest_scored() -> None:
+    """Bytes that are no batch go to the quarantine, whole."""
+    step = make_step()
+    broken = Record(str(10**55 + 1), FIRST_US, b"not a batch", "p")
+    chunk = Chunk(SHARD, [record(0, 1, range(5)), broken, record(2, 1, range(5, 9))])
+    result = step.step(chunk, step.restore([], SHARD))
+    assert [each.data for each in result.rejected] == [b"not a batch"]
+    assert result.counts["readings_out",] == 9
+
+
+def test_null_fields_are_tolerated() -> None:
+    """Readings whose fields were nulled get finite scores."""
+    step = make_step()
+    rows = batch(1, range(40))
+    index = rows.schema.get_field_index("sensor1")
+    nulled = rows.set_column(index, rows.schema.field(index), pa.nulls(40, pa.float64()))
+    made = record(0, 1, range(40))
+    header = wire.read_header(made.data)
+    result = step.step(
+        Chunk(SHARD, [made._replace(data=wire.encode(header, nulled))]), step.restore([], SHARD)
+    )
+    assert not any(value != value for value in scores_of(result.outputs)["score"].to_pylist())
