@@ -109,7 +109,9 @@ def records(reading_count: int, per_record: int, *, faulty: bool) -> Iterator[Re
 
 def chunks(made: Iterator[Record]) -> list[Chunk]:
     """At most `CHUNK_BYTES` of records each."""
-    found, waiting, size = [], [], 0
+    found: list[Chunk] = []
+    waiting: list[Record] = []
+    size = 0
     for record in made:
         if waiting and size + len(record.data) > CHUNK_BYTES:
             found.append(Chunk(SHARD, waiting))

@@ -1,6 +1,7 @@
 """The services as processes against an AWS emulator of their own, and what they use up."""
 
 import os
+import resource
 import time
 import urllib.error
 import urllib.request
@@ -13,12 +14,19 @@ from typing import NamedTuple
 import boto3
 
 from bench.settings import BenchSettings
-from demo import status
+from demo import processes, status
 from demo.processes import Process, Spec
 from telemill.provision import Resources, provision
 from telemill.testing import emulator
 
-POLL_SECONDS = 0.2
+READY_POLL_SECONDS = 0.05
+METRICS_POLL_SECONDS = 1.0
+"""A look at /metrics costs the service some milliseconds, which its figures hold."""
+
+BYTECODE = Path("build/bench/bytecode").absolute()
+COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(BYTECODE)}
+"""Services start from compiled modules, as they do in an image, whatever the environment says."""
+
 STALL_SECONDS = 120.0
 """Without any progress for so long, a run is given up: something is broken."""
 
@@ -48,6 +56,7 @@ class Service:
         port = emulator.free_port()
         given = {"HTTP_PORT": port, "WORKER_ID": "bench", **self.settings}
         environment = {f"{self.prefix}{key}": str(value) for key, value in given.items()}
+        environment |= COMPILED
         if profile_path is None:
             return Spec(self.name, self.module, (), environment, port)
         arguments = ("-o", str(profile_path), "-m", self.module)
@@ -55,7 +64,7 @@ class Service:
 
 
 class Usage(NamedTuple):
-    """What a process has used so far."""
+    """What a process used, from its start to its end."""
 
     cpu_seconds: float
     peak_rss_bytes: int
@@ -77,32 +86,32 @@ class Deployment:
 
     def emulator_cpu_seconds(self) -> float:
         """CPU time of the emulator so far: no part of any figure, but it shares the cores."""
-        return _usage(self._emulator_pid).cpu_seconds
+        # Fields 14 and 15 of stat in proc(5), counted behind the command's closing parenthesis.
+        stat = Path(f"/proc/{self._emulator_pid}/stat").read_text()
+        ticks = stat.rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
     @contextmanager
     def running(
         self, services: Sequence[Service], *, profile: bool = False
     ) -> Iterator[dict[str, Process]]:
-        """Start services and wait until they are ready; drain them in this order at the end."""
+        """Start services and wait until they are ready; end at the end what still runs."""
         started: dict[str, Process] = {}
         try:
             for service in services:
                 path = self._directory / f"{service.name}.prof" if profile else None
                 started[service.name] = Process(service.spec(path), self._directory)
-            wait_for(lambda: all(map(_is_ready, started.values())), started, poll_seconds=0.02)
+            wait_for(lambda: all(map(_is_ready, started.values())), started, READY_POLL_SECONDS)
             yield started
         finally:
-            for process in started.values():
-                process.ask_to_stop()
-                process.wait()
-        failed = [process for process in started.values() if process.exit_status]
-        if failed:
-            raise BenchError(f"{failed[0].spec.name} failed:\n{failed[0].tail()}")
+            processes.stop_in_order([each for each in started.values() if each.is_running()])
 
     def start_up(self, services: Sequence[Service]) -> dict[str, float]:
-        """CPU seconds each service needs to become ready when there is nothing to do."""
+        """CPU seconds each service needs to start and to stop when there is nothing to do."""
+        with self.running(services):
+            pass  # compiles what was not
         with self.running(services) as started:
-            return {name: usage(process).cpu_seconds for name, process in started.items()}
+            return {name: stop(process).cpu_seconds for name, process in started.items()}
 
 
 @contextmanager
@@ -121,9 +130,19 @@ def deployed(settings: BenchSettings, name: str) -> Iterator[Deployment]:
         yield Deployment(settings, directory, aws.pid)
 
 
-def usage(process: Process) -> Usage:
-    """What a running service has used so far."""
-    return _usage(process.pid)
+def stop(process: Process) -> Usage:
+    """Let a service drain and end.
+
+    Raises:
+        BenchError: It did not end well.
+    """
+    peak_rss_bytes = _peak_rss_bytes(process.pid)
+    # Only children waited for are counted, so what is added is this one's.
+    before = _cpu_seconds_of_children()
+    process.ask_to_stop()
+    if process.wait():
+        raise BenchError(f"{process.spec.name} failed:\n{process.tail()}")
+    return Usage(_cpu_seconds_of_children() - before, peak_rss_bytes)
 
 
 def total(process: Process, metric: str) -> float:
@@ -134,31 +153,54 @@ def total(process: Process, metric: str) -> float:
 def wait_for(
     condition: Callable[[], bool],
     running: Mapping[str, Process],
-    progress: Callable[[], object] = lambda: None,
-    poll_seconds: float = POLL_SECONDS,
+    poll_seconds: float,
+    stalled: Callable[[float], bool] = lambda seconds: seconds > STALL_SECONDS,
 ) -> None:
-    """Wait until a condition holds, for as long as something progresses.
+    """Wait until a condition holds.
 
     Args:
         condition: Asked again and again.
         running: Services that must not end meanwhile.
-        progress: Changes while all is well.
         poll_seconds: Between two questions.
+        stalled: Whether it can be given up after so many seconds.
 
     Raises:
-        BenchError: A service ended, or nothing has changed for a long time.
+        BenchError: A service ended, or the wait was given up.
     """
-    seen, since = progress(), time.monotonic()
+    started = time.monotonic()
     while not condition():
         for process in running.values():
             if not process.is_running():
                 raise BenchError(f"{process.spec.name} ended:\n{process.tail()}")
-        now = progress()
-        if now != seen:
-            seen, since = now, time.monotonic()
-        if time.monotonic() - since > STALL_SECONDS:
-            raise BenchError(f"no progress for {STALL_SECONDS:g} s at {seen}")
+        if stalled(time.monotonic() - started):
+            raise BenchError(f"no progress for {STALL_SECONDS:g} s")
         time.sleep(poll_seconds)
+
+
+def wait_for_total(
+    metric: str, least: float, processes_: Sequence[Process], running: Mapping[str, Process]
+) -> None:
+    """Wait until a metric of some services has reached a number.
+
+    Raises:
+        BenchError: A service ended, or none of the metrics has moved for a long time.
+    """
+    seen: list[float] = []
+    moved_at = time.monotonic()
+
+    def reached() -> bool:
+        nonlocal seen, moved_at
+        now = [total(each, metric) for each in processes_]
+        if now != seen:
+            seen, moved_at = now, time.monotonic()
+        return min(now) >= least
+
+    wait_for(
+        reached,
+        running,
+        METRICS_POLL_SECONDS,
+        lambda _seconds: time.monotonic() - moved_at > STALL_SECONDS,
+    )
 
 
 def _is_ready(process: Process) -> bool:
@@ -169,10 +211,11 @@ def _is_ready(process: Process) -> bool:
     return True
 
 
-def _usage(pid: int) -> Usage:
-    """From proc(5): fields 14 and 15 of stat, counted behind the command's parenthesis; VmHWM."""
-    directory = Path(f"/proc/{pid}")
-    ticks = (directory / "stat").read_text().rpartition(")")[2].split()[11:13]
-    lines = (directory / "status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return Usage(sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), peak * 1024)
+def _peak_rss_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def _cpu_seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

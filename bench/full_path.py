@@ -2,10 +2,11 @@
 
 `python -m bench full-path full-path-single full-path-services full-path-memory`
 
-A backlog is put on the raw stream (or pushed to ingest), the services are started, and the run is
-over when the sinks have committed every row; then each lineage must be in Parquet exactly once.
-CPU seconds are user and system time of a service's process at that moment, less what it needs to
-start with nothing to do. The emulator's CPU seconds are reported and belong to no figure.
+A backlog is put on the raw stream (or pushed to ingest) and the services are started. When the sinks
+have taken every row, the services are stopped in the order of the data, which makes the sinks
+commit what they hold; then each lineage must be in Parquet exactly once. CPU seconds are user and
+system time of a service's process from start to end, less what it needs to start and stop with
+nothing to do. The emulator's CPU seconds are reported and belong to no figure.
 
 `BENCH_PROFILE=true` runs the services under cProfile and writes where the time goes to
 `build/bench/<name>/<service>.txt`; the figures of such a run mean nothing.
@@ -62,10 +63,10 @@ class Run:
 
     Attributes:
         readings: How many went through.
-        start_up: CPU seconds of each service to start with nothing to do.
-        used: Of each service, when the last row was committed.
-        taken_seconds: Until the sinks had taken the last row from their streams.
-        committed_seconds: Until the last row was committed; up to a flush interval more.
+        start_up: CPU seconds of each service to start and stop with nothing to do.
+        used: Of each service.
+        taken_seconds: From all being ready until the sinks had taken the last row.
+        committed_seconds: Until the last row was committed.
         emulator_cpu_seconds: Beside them.
         tables: What is in the lake.
     """
@@ -161,27 +162,17 @@ def _backlog(
 def _measured(
     made: Deployment, started: Sequence[Service], run: Run, profile: bool
 ) -> Iterator[Mapping[str, Process]]:
-    """Run services; at the end of the block wait until all is committed and note what was used."""
+    """Run services; at the end of the block let all be committed and note what was used."""
     emulator_before = made.emulator_cpu_seconds()
     with made.running(started, profile=profile) as running:
         began = time.monotonic()
         yield running
         sinks = [running[each.name] for each in started if each.name in TABLES]
-        _wait_until(run.readings, "readings_in_total", sinks, running)
+        deployment.wait_for_total("readings_in_total", run.readings, sinks, running)
         run.taken_seconds = time.monotonic() - began
-        _wait_until(run.readings, "rows_written_total", sinks, running)
+        run.used = {name: deployment.stop(process) for name, process in running.items()}
         run.committed_seconds = time.monotonic() - began
-        run.used = {name: deployment.usage(process) for name, process in running.items()}
         run.emulator_cpu_seconds = made.emulator_cpu_seconds() - emulator_before
-
-
-def _wait_until(
-    readings: int, metric: str, sinks: Sequence[Process], running: Mapping[str, Process]
-) -> None:
-    def seen() -> list[float]:
-        return [deployment.total(sink, metric) for sink in sinks]
-
-    deployment.wait_for(lambda: min(seen()) >= readings, running, seen)
 
 
 def _verify(run: Run, started: Sequence[Service]) -> None:
@@ -203,7 +194,7 @@ def _figures(
         Measurement(together, in_all / millions, unit, in_all, at_most=most_cpu_seconds),
         *(Measurement(name, cpu / millions, unit, cpu) for name, cpu in spent.items()),
         *(
-            Measurement(f"{name} start", cpu, "CPU-s", cpu)
+            Measurement(f"{name} start and stop", cpu, "CPU-s", cpu)
             for name, cpu in run.start_up.items()
         ),
         *(

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from telemill import aws, slots
 from telemill.health import Health
+from telemill.kinesis import bodies
 from telemill.kinesis.calls import StreamCalls
 from telemill.kinesis.parsing import Page
 from telemill.kinesis.records import MAX_HASH_KEY, Shard
@@ -53,6 +54,7 @@ class Stream:
     def __init__(self, client: Any, name: str) -> None:
         self.client = client
         self.name = name
+        bodies.install(client)
         self.calls = StreamCalls(
             client, name, metrics=Metrics(CollectorRegistry()), health=Health()
         )
@@ -64,9 +66,7 @@ class Stream:
 
     async def put(self, *data: bytes, key: int = 0) -> list[dict[str, Any]]:
         """Put records at one hash key."""
-        entries = [
-            {"Data": one, "PartitionKey": "k", "ExplicitHashKey": str(key)} for one in data
-        ]
+        entries = [{"Data": one, "PartitionKey": "k", "ExplicitHashKey": str(key)} for one in data]
         answer = await self.client.put_records(StreamName=self.name, Records=entries)
         results: list[dict[str, Any]] = answer["Records"]
         return results
@@ -171,6 +171,23 @@ async def test_a_request_above_the_limits_is_refused(stream: Stream) -> None:
             await stream.put(*data)
 
 
+async def test_large_records_come_back_whole(stream: Stream) -> None:
+    """The writer brings ten records of 1 MiB through whatever limit the service has."""
+    writer = Writer(stream.client, stream.name, slot_count=16, metrics=Metrics(CollectorRegistry()))
+    await writer.start()
+    data = [bytes([65 + index]) * (MIB - 1) for index in range(10)]
+    for slot, one in enumerate(data):
+        await writer.put(slot, one, "k")
+    await writer.stop()
+    read: list[bytes] = []
+    for shard in await stream.shards():
+        iterator = await stream.calls.shard_iterator(shard.shard_id, StartPosition())
+        while (page := await stream.calls.get_records(shard.shard_id, iterator)).records:
+            read.extend(record.data for record in page.records)
+            iterator = str(page.next_iterator)
+    assert sorted(read) == data
+
+
 async def test_missing_streams_are_named(client: Any) -> None:
     """Reading from or writing to a stream that is not there raises its name."""
     missing = Stream(client, "clients-no-such-stream")
@@ -184,9 +201,7 @@ async def test_missing_streams_are_named(client: Any) -> None:
 
 async def test_the_writer_keeps_order_per_slot(stream: Stream) -> None:
     """Three hundred records of sixteen slots are all there, each slot's in order."""
-    writer = Writer(
-        stream.client, stream.name, slot_count=16, metrics=Metrics(CollectorRegistry())
-    )
+    writer = Writer(stream.client, stream.name, slot_count=16, metrics=Metrics(CollectorRegistry()))
     await writer.start()
     for index in range(300):
         await writer.put(index % 16, b"%05d" % index, str(index % 16))

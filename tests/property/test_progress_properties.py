@@ -3,15 +3,21 @@
 import asyncio
 import itertools
 from contextlib import suppress
+from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from telemill.errors import ClaimHeldError, FencedError, TransientError
 from telemill.kinesis.records import Shard
 from telemill.progress import rules
 from telemill.progress.claims import Claim, Claims, Host
-from telemill.testing.progress import Fault, MemoryProgressStore, MemorySnapshotStore
+from telemill.testing.progress import (
+    NO_WAIT,
+    Fault,
+    MemoryProgressStore,
+    MemorySnapshotStore,
+)
 
 SHARD = Shard("readings", 1, "shardId-000000000000")
 NUMBERS = st.lists(st.integers(1, 10**56), min_size=1, max_size=12, unique=True)
@@ -21,6 +27,7 @@ ACTS = st.lists(
     min_size=1,
     max_size=25,
 )
+OPEN_SAVE_SAVE = [("a", "open"), ("a", "save"), ("a", "save")]
 
 
 def state_at(position: str) -> bytes:
@@ -31,8 +38,8 @@ def state_at(position: str) -> bytes:
 class Table:
     """Two workers on one shard of one table whose writes go wrong."""
 
-    def __init__(self, faults: list[Fault | None]) -> None:
-        self.store = MemoryProgressStore()
+    def __init__(self, faults: list[Fault | None], attempts: int) -> None:
+        self.store = MemoryProgressStore(retry=replace(NO_WAIT, attempts=attempts))
         self.states = MemorySnapshotStore()
         self.store.table.faults.plan("put_progress", *faults)
         self.numbers = itertools.count(1)
@@ -83,15 +90,16 @@ class Table:
             assert item.intent.after == item.position
 
 
-@given(acts=ACTS, faults=FAULTS)
+@given(acts=ACTS, faults=FAULTS, attempts=st.integers(1, 3))
+@example(acts=[*OPEN_SAVE_SAVE, ("a", "late")], faults=[Fault.LATE], attempts=2)
 @settings(deadline=None)
 def test_an_item_never_goes_back_and_is_always_whole(
-    acts: list[tuple[str, str]], faults: list[Fault | None]
+    acts: list[tuple[str, str]], faults: list[Fault | None], attempts: int
 ) -> None:
     """Under lost, unanswered and late writes of two owners, position and state stay together."""
 
     async def play() -> None:
-        table = Table(faults)
+        table = Table(faults, attempts)
         for worker, act in acts:
             before = table.item()
             await table.act(worker, act)
@@ -100,15 +108,17 @@ def test_an_item_never_goes_back_and_is_always_whole(
     asyncio.run(play())
 
 
-@given(acts=ACTS, faults=FAULTS)
+@given(acts=ACTS, faults=FAULTS, attempts=st.integers(1, 3))
+@example(acts=OPEN_SAVE_SAVE, faults=[Fault.APPLIED], attempts=1)
+@example(acts=OPEN_SAVE_SAVE, faults=[Fault.APPLIED], attempts=2)
 @settings(deadline=None)
 def test_only_a_take_over_voids_a_claim(
-    acts: list[tuple[str, str]], faults: list[Fault | None]
+    acts: list[tuple[str, str]], faults: list[Fault | None], attempts: int
 ) -> None:
     """However its writes fail, an owner that nobody replaced is never told that it was."""
 
     async def play() -> None:
-        table = Table(faults)
+        table = Table(faults, attempts)
         for worker, act in acts:
             await table.act(worker, act)
             item = table.item()

@@ -92,7 +92,9 @@ def test_order_is_checked_inside_and_between_objects() -> None:
         row(each, f"dt=a/hour=0/{number % 2}.parquet") for number, each in enumerate(ITEMS)
     ]
     assert run(interleaved).out_of_order
-    elsewhere = [row(each, f"dt=a/hour={number % 2}/x.parquet") for number, each in enumerate(ITEMS)]
+    elsewhere = [
+        row(each, f"dt=a/hour={number % 2}/x.parquet") for number, each in enumerate(ITEMS)
+    ]
     assert run(elsewhere).ok
 
 

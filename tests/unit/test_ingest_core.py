@@ -16,8 +16,8 @@ SHARD = Shard("readings-raw", 1, "shardId-000000000000")
 
 def reading(device: object = 7, **more: object) -> bytes:
     """One reading as JSON."""
-    text = ",".join(f'"{name}":{value}' for name, value in more.items())
-    return f'{{"time":"2025-07-07T08:21:29Z","DeviceId":{device}{"," + text if text else ""}}}'.encode()
+    text = "".join(f',"{name}":{value}' for name, value in more.items())
+    return f'{{"time":"2025-07-07T08:21:29Z","DeviceId":{device}{text}}}'.encode()
 
 
 def router() -> core.Router:

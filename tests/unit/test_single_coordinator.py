@@ -56,9 +56,7 @@ class Worker:
 class Bench:
     """A stream, its owner and a coordinator in virtual time."""
 
-    def __init__(
-        self, owner: FakeOwner | None = None, kinesis: FakeKinesis | None = None
-    ) -> None:
+    def __init__(self, owner: FakeOwner | None = None, kinesis: FakeKinesis | None = None) -> None:
         self.time = VirtualTime()
         self.kinesis = kinesis or FakeKinesis(self.time.clock)
         self.health = Health()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -171,12 +172,15 @@ def test_split_keeps_every_row_in_order(form: core.Form) -> None:
 
 def test_bytes_do_not_depend_on_how_rows_were_read(form: core.Form) -> None:
     """The same rows give the same object, whatever batches they came in: replays repeat it."""
-    lineage = [(index // 7, index % 7) for index in range(600)]
-    whole = core.take(_record(form, 1, lineage), form, Watermarks())
+    lineage = [(index // 7, index % 7) for index in range(2 * lane.BATCH_ROWS + 600)]
+    times = range(NOON, NOON + len(lineage))
+    whole = core.take(_record(form, 1, lineage, times), form, Watermarks())
     marks = Watermarks()
     pieces = [
-        core.take(_record(form, index, [each], [NOON + index]), form, marks)
-        for index, each in enumerate(lineage)
+        core.take(
+            _record(form, start, lineage[start:end], range(NOON + start, NOON + end)), form, marks
+        )
+        for start, end in pairwise([*range(0, len(lineage), 77), len(lineage)])
     ]
     bodies = [parquet.encode(table) for table in (_table(form, whole), _table(form, *pieces))]
     assert bodies[0].equals(bodies[1])

@@ -290,7 +290,7 @@ def test_published_contracts() -> None:
     """The two contracts that ship run through the same code."""
     for path in ("contracts/fms.yaml", "contracts/skab.yaml"):
         loaded = contract.load(path)
-        document = {
+        document: dict[str, Any] = {
             value.name: 1.0 if value.type == "float64" else False for value in loaded.values
         }
         device = 5 if loaded.device.type == "int64" else "rig-5"

@@ -21,7 +21,8 @@ def screened(into: History, rows: Sequence[tuple[str, int, int]]) -> list[int]:
     times = np.array([time for _, time, _ in rows], np.int64)
     hashes = np.array([value for _, _, value in rows], np.uint64)
     into.seen(devices, times)
-    return into.screen(devices, times, hashes).outcome.tolist()
+    outcome: list[int] = into.screen(devices, times, hashes).outcome.tolist()
+    return outcome
 
 
 def test_same_key_same_values_is_a_duplicate() -> None:

@@ -35,7 +35,7 @@ FIRST_SEQUENCE_NUMBER = 49590338271490256608559692538361571095921575989136588898
 
 def readings(row_count: int, rows_per_record: int = 50) -> pa.RecordBatch:
     """Readings of 100 devices with two decimals, sentinels as nulls and 56-digit lineage."""
-    chance = random.Random(row_count)  # noqa: S311
+    chance = random.Random(row_count)
     return pa.RecordBatch.from_pylist(
         [reading(chance, row, rows_per_record) for row in range(row_count)], schema=SCHEMA
     )

@@ -273,6 +273,16 @@ async def test_a_bug_fails_every_waiter() -> None:
             await writer.put(0, b"y", "k")
 
 
+async def test_a_service_with_a_lower_limit_gets_smaller_requests() -> None:
+    """A request refused for its size is cut until it is taken; nothing is lost."""
+    bench = Bench(slot_count=64, max_buffered_bytes=100 * 1024 * 1024)
+    bench.kinesis.max_put_bytes = 3 * 1024 * 1024
+    async with bench.running() as writer:
+        puts = [writer.try_put(slot, b"x" * 500_000, "k") for slot in range(40)]
+        await bench.acknowledged(*puts)
+        assert len(bench.stored()) == 40
+
+
 async def test_flush_waits_for_what_was_put_before_it() -> None:
     """After `flush` everything put until then is acknowledged."""
     bench = Bench()

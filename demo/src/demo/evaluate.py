@@ -93,11 +93,11 @@ def show(
 ) -> None:
     """Print what a person wants to know at the end."""
     for answer in answers:
-        table = Table(title=answer.title, title_justify="left")
+        table = Table(title=answer.title, title_justify="left", min_width=len(answer.title) + 4)
         for column in answer.columns:
             table.add_column(column, justify="right")
         for row in answer.rows:
-            table.add_row(*map(str, row))
+            table.add_row(*("–" if cell is None else str(cell) for cell in row))
         console.print(table)
     counts, latency = made["counts"], made["latency_seconds"]
     console.print(

@@ -47,7 +47,7 @@ class Process:
         self.spec = spec
         self.log_path = log_directory / f"{spec.name}.ndjson"
         self.exit_status: int | None = None
-        with self.log_path.open("wb") as log:
+        with self.log_path.open("ab") as log:
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", spec.module, *spec.arguments],
                 env={**os.environ, **spec.environment},
@@ -69,6 +69,11 @@ class Process:
         """Send SIGTERM: the service drains and commits."""
         if self.is_running():
             self._popen.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash: nothing is drained."""
+        self._popen.kill()
+        self._popen.wait()
 
     def wait(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> int:
         """Wait for its end; kills it when it takes too long, which the status shows."""

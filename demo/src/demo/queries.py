@@ -88,7 +88,8 @@ def through_duckdb(parquet: Path) -> list[Answer]:
     for title, sql in QUERIES:
         cursor = connection.execute(sql.format(**tables))
         columns = [column[0] for column in cursor.description or ()]
-        answers.append(Answer(title, sql, columns, [list(row) for row in cursor.fetchall()]))
+        shown = sql.format(readings="readings", scores="scores")
+        answers.append(Answer(title, shown, columns, [list(row) for row in cursor.fetchall()]))
     return answers
 
 

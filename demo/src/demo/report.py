@@ -16,11 +16,11 @@ h1 { font-size:1.6rem; margin:0 0 .2rem; } h2 { font-size:1.1rem; margin:2rem 0 
 .sub { color:var(--soft); margin:0 0 1.2rem; }
 .cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(130px,1fr)); gap:.7rem; }
 .card { border:1px solid var(--line); border-radius:8px; padding:.6rem .8rem; }
-.card b { display:block; font-size:1.35rem; font-variant-numeric:tabular-nums; }
+.card b { display:block; font-size:1.15rem; font-variant-numeric:tabular-nums; }
 .card span { color:var(--soft); font-size:.82rem; }
 .good b { color:var(--green); } .bad b { color:var(--red); }
 table { border-collapse:collapse; width:100%; } th,td { text-align:left; padding:.25rem .6rem;
-  border-bottom:1px solid var(--line); } td.n { text-align:right;
+  border-bottom:1px solid var(--line); } td.n,th.n { text-align:right;
   font-variant-numeric:tabular-nums; }
 svg { width:100%; height:auto; } svg text { font:11px system-ui,sans-serif; fill:var(--soft); }
 .bar { fill:var(--blue); } .grid { stroke:var(--line); } .line { fill:none; stroke-width:1.5; }
@@ -76,7 +76,7 @@ def page(summary: Mapping[str, Any], figures: Figures) -> str:
         _cards(summary),
         "<h2>Event time to committed Parquet</h2>",
         charts.bars(figures.latency_edges, figures.latency_counts, "seconds"),
-        "<h2>Readings stored per second of event time</h2>",
+        "<h2>Readings stored, per second of arrival</h2>",
         charts.lines([("readings/s", figures.rates)], "seconds since start"),
         *(_signals(each) for each in figures.signals),
         "<h2>Where every reading went</h2>",
@@ -105,7 +105,7 @@ def _cards(summary: Mapping[str, Any]) -> str:
         ("duplicated", summary["duplicated"], "bad" if summary["duplicated"] else "good"),
         ("out of order", summary["out_of_order"], "bad" if summary["out_of_order"] else "good"),
         ("altered", summary["altered"], "bad" if summary["altered"] else "good"),
-        ("latency p50 / p99", f"{latency['p50']:.1f} / {latency['p99']:.1f} s", ""),
+        ("latency p50, p99", f"{latency['p50']:.1f}, {latency['p99']:.1f} s", ""),
         ("alerts", summary["alerts"], ""),
     ]
     return (
@@ -133,7 +133,7 @@ def _signals(signals: Signals) -> str:
 def _breakdown(title: str, counts: Mapping[str, int]) -> str:
     if not counts:
         return ""
-    return f"<h2>{escape(title)}</h2>" + _table(("", "count"), sorted(counts.items()))
+    return f"<h2>{escape(title)}</h2>" + _table(("what", "count"), sorted(counts.items()))
 
 
 def _query(title: str, sql: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -141,14 +141,24 @@ def _query(title: str, sql: str, columns: Sequence[str], rows: Sequence[Sequence
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in columns)
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(columns))]
+    head = "".join(
+        f"<th{' class=n' * number}>{escape(str(name))}</th>"
+        for name, number in zip(columns, numeric, strict=True)
+    )
     body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
 def _cell(value: object) -> str:
+    if value is None:
+        return '<td class="n">–</td>'
     if isinstance(value, float):
         return f'<td class="n">{value:,.3f}</td>'
-    if isinstance(value, int) and not isinstance(value, bool):
+    if _is_number(value):
         return f'<td class="n">{value:,}</td>'
     return f"<td>{escape(str(value))}</td>"

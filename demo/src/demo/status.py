@@ -36,6 +36,7 @@ class Stage:
     taken_at: float = 0.0
     samples: Samples = field(default_factory=dict)
     rate: float = 0.0
+    lag_seconds: float = 0.0
 
     def update(self, now: float) -> None:
         """Look again."""
@@ -45,7 +46,15 @@ class Stage:
         done = _readings(samples)
         if self.samples and now > self.taken_at:
             self.rate = (done - _readings(self.samples)) / (now - self.taken_at)
+            self._update_lag(samples)
         self.samples, self.taken_at = samples, now
+
+    def _update_lag(self, samples: Samples) -> None:
+        """Mean of the commits since the last look; unchanged when there was none."""
+        count, total = "telemill_lag_seconds_count", "telemill_lag_seconds_sum"
+        commits = samples.get(count, 0.0) - self.samples.get(count, 0.0)
+        if commits > 0:
+            self.lag_seconds = (samples[total] - self.samples.get(total, 0.0)) / commits
 
     def value(self, name: str) -> float:
         """A sample's value; 0 before the first look."""
@@ -70,7 +79,7 @@ def table(stages: Sequence[Stage], elapsed_seconds: float, total_seconds: float)
             stage.process.spec.name,
             f"{_readings(stage.samples):,.0f}",
             f"{stage.rate:,.1f}",
-            f"{stage.value('lag_seconds'):.1f}",
+            f"{stage.lag_seconds:.1f}",
             f"{stage.value('rejected_total'):,.0f}",
             f"{stage.value('alerts_total'):,.0f}",
             f"{stage.process.rss_bytes() / 1e6:.0f}",
@@ -83,7 +92,8 @@ def line(stages: Sequence[Stage], elapsed_seconds: float) -> str:
     """The same in one line, where there is no terminal."""
     parts = [f"{elapsed_seconds:3.0f} s"]
     parts += [
-        f"{stage.process.spec.name} {_readings(stage.samples):,.0f} ({stage.rate:,.0f}/s)"
+        f"{stage.process.spec.name} {_readings(stage.samples):,.0f} ({stage.rate:,.0f}/s,"
+        f" lag {stage.lag_seconds:.1f} s)"
         for stage in stages
     ]
     return "  ".join(parts)

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 
 from telemill.contract import Contract
 
+READING_STATUSES = frozenset({200, 499})
+"""Answers that carry a reading: 200, and 499, where the client hung up before it came."""
+
 
 class Lineage(NamedTuple):
     """Where a row came from, for ever: its raw record and its place in it."""
@@ -65,7 +68,7 @@ class Report:
         duplicated: Rows beyond the first of one lineage.
         out_of_order: Rows that stand behind a later one of their device in one object or partition.
         altered: Rows whose values are not those of their item.
-        uncollected: Served with status 200, never acknowledged by Kinesis; by scenario.
+        uncollected: Readings served that Kinesis never acknowledged; by scenario.
     """
 
     raw_items: int = 0
@@ -126,7 +129,7 @@ def _uncollected(served: Iterable[ServedBody], raw_items: Iterable[RawItem]) -> 
     missing: Counter[str] = Counter()
     for answer in served:
         body = answer.body.strip()
-        if answer.status != 200 or not body:
+        if answer.status not in READING_STATUSES or not body:
             continue
         if taken[body] > 0:
             taken[body] -= 1

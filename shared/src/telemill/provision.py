@@ -13,11 +13,14 @@ import boto3
 from botocore.exceptions import ClientError
 
 from telemill import names
-from telemill.progress import store
+from telemill.progress import snapshots, store
 
 EXISTS_CODES = frozenset(
     {"ResourceInUseException", "BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 )
+
+ENDED_STATE_DAYS = 366
+"""A day after the longest retention Kinesis offers (365 days)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,9 @@ class Resources:
 
     streams: tuple[str, ...] = (names.RAW_STREAM, names.READINGS_STREAM, names.SCORES_STREAM)
     shard_count: int = 2
-    buckets: tuple[str, ...] = (names.LAKE_BUCKET, names.STATE_BUCKET, names.RESULTS_BUCKET)
+    lake_bucket: str = names.LAKE_BUCKET
+    state_bucket: str = names.STATE_BUCKET
+    results_bucket: str = names.RESULTS_BUCKET
     progress_table: str = names.PROGRESS_TABLE
     alert_topic: str = names.ALERT_TOPIC
 
@@ -43,6 +48,7 @@ def provision(resources: Resources, report: Callable[[str], object]) -> str:
     """
     _create_streams(boto3.client("kinesis"), resources, report)
     _create_buckets(boto3.client("s3"), resources, report)
+    _expire_ended_states(boto3.client("s3"), resources)
     _create_progress_table(boto3.client("dynamodb"), resources, report)
     topic: str = boto3.client("sns").create_topic(Name=resources.alert_topic)["TopicArn"]
     report(f"topic {topic}")
@@ -75,10 +81,27 @@ def _create_buckets(s3: Any, resources: Resources, report: Callable[[str], objec
     where = {}
     if region != "us-east-1":
         where = {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    for bucket in resources.buckets:
+    for bucket in (resources.lake_bucket, resources.state_bucket, resources.results_bucket):
         with _unless_it_exists():
             s3.create_bucket(Bucket=bucket, **where)
         report(f"bucket {bucket}")
+
+
+def _expire_ended_states(s3: Any, resources: Resources) -> None:
+    """Final states of ended shards go a day after the longest retention; live ones never do."""
+    s3.put_bucket_lifecycle_configuration(
+        Bucket=resources.state_bucket,
+        LifecycleConfiguration={
+            "Rules": [
+                {
+                    "ID": "ended-shards",
+                    "Filter": {"Prefix": snapshots.ENDED_PREFIX},
+                    "Status": "Enabled",
+                    "Expiration": {"Days": ENDED_STATE_DAYS},
+                }
+            ]
+        },
+    )
 
 
 def _create_progress_table(
@@ -91,4 +114,13 @@ def _create_progress_table(
             **store.TABLE_DEFINITION,
         )
     dynamodb.get_waiter("table_exists").wait(TableName=resources.progress_table)
+    described = dynamodb.describe_time_to_live(TableName=resources.progress_table)
+    if described["TimeToLiveDescription"]["TimeToLiveStatus"] == "DISABLED":
+        dynamodb.update_time_to_live(
+            TableName=resources.progress_table,
+            TimeToLiveSpecification={
+                "Enabled": True,
+                "AttributeName": store.TIME_TO_LIVE_ATTRIBUTE,
+            },
+        )
     report(f"table {resources.progress_table}")

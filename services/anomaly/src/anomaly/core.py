@@ -115,7 +115,6 @@ class AnomalyStep:
         self._alert(table, taken, (scores, shares, anomalous), devices, state, result)
         batch = self._score_batch(table, scores, shares, anomalous)
         result.outputs = self._outputs(batch, taken)
-        result.counts["readings_out",] += batch.num_rows
         bounds = pc.min_max(table.column("event_time").cast(pa.int64())).as_py()
         result.oldest_event_us, result.newest_event_us = bounds["min"], bounds["max"]
 

@@ -210,8 +210,7 @@ class Router:
 
     def _place(self, value: int | float | str, item: bytes) -> tuple[int, str]:
         """Slot and key of a device."""
-        if len(item) > MAX_ITEM_BYTES:
-            raise errors.RecordTooLargeError(f"larger than {MAX_ITEM_BYTES} bytes")
+        check_size(item)
         key = self._contract.device_key(value)
         place = self.slot_of(key), key
         if not isinstance(value, float):
@@ -219,6 +218,16 @@ class Router:
                 self._places.clear()
             self._places[value] = place
         return place
+
+
+def check_size(item: bytes) -> None:
+    """Refuse an item that does not fit a raw record.
+
+    Raises:
+        RecordTooLargeError: It does not.
+    """
+    if len(item) > MAX_ITEM_BYTES:
+        raise errors.RecordTooLargeError(f"larger than {MAX_ITEM_BYTES} bytes")
 
 
 def _as_record_error(error: Exception) -> errors.RecordError:

@@ -197,6 +197,7 @@ class Replay:
         refused: list[tuple[int, errors.RecordError]] = []
         for number, line in piece.lines:
             try:
+                core.check_size(line)
                 items.append(to_item(line))
                 numbers.append(number)
             except errors.RecordError as error:

@@ -50,8 +50,9 @@ def pieces(file: BinaryIO, line_number: int) -> Iterator[Piece]:
         while size_bytes < PIECE_BYTES and (line := _line(file)):
             line_number += 1
             size_bytes += len(line)
-            if stripped := line.strip():
-                lines.append((line_number, stripped))
+            # A line cut off stays as it is: without its blanks it might look like a reading.
+            if item := line if len(line) > core.MAX_ITEM_BYTES else line.strip():
+                lines.append((line_number, item))
         if not size_bytes:
             return
         yield Piece(lines, file.tell(), line_number)

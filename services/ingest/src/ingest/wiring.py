@@ -36,7 +36,9 @@ class Parts:
         self.devices = devices.parse(settings.devices, self.contract)
         self.keys = auth.parse_keys(settings.api_key_hashes)
         self.metrics = metrics.Metrics(registry, SERVICE)
-        self.health = health.Health(self.metrics.ready, starting="the raw stream has not been found yet")
+        self.health = health.Health(
+            self.metrics.ready, starting="the raw stream has not been found yet"
+        )
         self.router = core.Router(self.contract, settings.slot_count)
         self.limits = push.Limits(
             max_body_bytes=settings.push_max_body_bytes,

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from telemill.quarantine import QuarantineOutlet
-
 from sink import catalog, core
 from sink.app import create_app
 from sink.catalog import GlueCatalog
@@ -16,6 +14,7 @@ from sink.settings import SinkSettings
 from sink.stage import TableStage
 from telemill import aws, contract, log, runtime, service, settings
 from telemill.kinesis.coordinators.single import SingleCoordinator
+from telemill.quarantine import QuarantineOutlet
 
 PROG = "telemill-sink"
 SECONDS_PER_HOUR = 3600.0

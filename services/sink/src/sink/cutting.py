@@ -168,6 +168,8 @@ class Cutter:
 
 def _encode(table: pa.Table) -> bytes:
     body: bytes = parquet.encode(table).to_pybytes()
+    # The encoder's buffers are gone; without this the allocator keeps their pages until the next.
+    pa.default_memory_pool().release_unused()
     return body
 
 

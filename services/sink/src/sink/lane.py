@@ -21,6 +21,9 @@ from telemill.stages.watermarks import Watermarks
 LOOSE_BATCHES = 128
 """So many batches are joined into one: a batch of one row weighs some KiB, its row 170 bytes."""
 
+BATCH_ROWS = 16 * 1024
+"""Rows of a full batch: some MiB."""
+
 BATCH_OVERHEAD_BYTES = 4096
 """What an Arrow batch costs beside its buffers (14 columns of array objects)."""
 
@@ -28,15 +31,26 @@ US_PER_HOUR = 3_600_000_000
 
 
 class Rows:
-    """The rows of a cut, in order of acceptance, and what they weigh."""
+    """The rows of a cut, in order of acceptance, and what they weigh.
+
+    They are kept in batches of a fixed number of rows: what `table` gives does not depend on how
+    they came, and needs no copy of everything at once.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._joined: list[pa.RecordBatch] = []
+        self._full: list[pa.RecordBatch] = []
+        self._rest: list[pa.RecordBatch] = []
         self._loose: list[Taken] = []
-        self.size_bytes = 0
-        self._loose_bytes = 0
+        self._rest_rows = 0
+        self._rest_bytes = 0
+        self._full_bytes = 0
         self.count = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held."""
+        return self._full_bytes + self._rest_bytes
 
     def add(self, taken: Taken) -> None:
         """Take the rows of one record, if it has any."""
@@ -44,25 +58,38 @@ class Rows:
             return
         self.count += taken.batch.num_rows
         self._loose.append(taken)
-        size_bytes = int(taken.batch.get_total_buffer_size()) + BATCH_OVERHEAD_BYTES
-        self._loose_bytes += size_bytes
-        self.size_bytes += size_bytes
-        if len(self._loose) >= LOOSE_BATCHES:
+        self._rest_rows += taken.batch.num_rows
+        self._rest_bytes += int(taken.batch.get_total_buffer_size()) + BATCH_OVERHEAD_BYTES
+        if self._rest_rows >= BATCH_ROWS:
+            self._fill()
+        elif len(self._loose) >= LOOSE_BATCHES:
             self._join()
 
     def table(self) -> pa.Table:
         """All rows in the table's schema."""
-        self._join()
-        return pa.Table.from_batches(self._joined, self._schema)
+        self._fill()
+        return pa.Table.from_batches([*self._full, *self._rest], self._schema)
 
     def _join(self) -> None:
-        if not self._loose:
-            return
-        batches = [taken.batch for taken in self._loose]
-        joined = core.join(batches, [taken.raw_shard_id for taken in self._loose], self._schema)
-        self._joined.append(joined)
-        self.size_bytes += int(joined.get_total_buffer_size()) - self._loose_bytes
-        self._loose, self._loose_bytes = [], 0
+        """Make one batch of the loose ones."""
+        if self._loose:
+            batches = [taken.batch for taken in self._loose]
+            raw_shard_ids = [taken.raw_shard_id for taken in self._loose]
+            self._rest.append(core.join(batches, raw_shard_ids, self._schema))
+            self._rest_bytes = sum(batch.nbytes for batch in self._rest)
+            self._loose = []
+
+    def _fill(self) -> None:
+        """Make one batch of all that are not full, and cut full ones off it."""
+        self._join()
+        rest = pa.concat_batches(self._rest) if self._rest else None
+        while rest is not None and rest.num_rows >= BATCH_ROWS:
+            self._full.append(rest.slice(0, BATCH_ROWS))
+            self._full_bytes += self._full[-1].nbytes
+            rest = rest.slice(BATCH_ROWS)
+        self._rest = [rest] if rest is not None and rest.num_rows else []
+        self._rest_rows = sum(batch.num_rows for batch in self._rest)
+        self._rest_bytes = sum(batch.nbytes for batch in self._rest)
 
 
 @dataclass(frozen=True, slots=True)

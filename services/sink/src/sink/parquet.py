@@ -1,7 +1,6 @@
 """Rows of a cut as Parquet objects: Hive partitions by event time, bytes for Athena. Pure.
 
-The same rows give the same bytes: chunk borders, which depend on when records were read, are
-removed before anything is written.
+The same rows give the same bytes, so that whoever repeats a cut makes the same objects.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -71,17 +70,17 @@ def encode(table: pa.Table) -> pa.Buffer:
     """One Parquet object: zstd, statistics, dictionaries, row groups of at most 128 k rows.
 
     Args:
-        table: At least one row; its schema, with units and descriptions, goes into the file.
+        table: At least one row; its schema, with units and descriptions, goes into the file. Equal
+            tables with equal chunks give equal bytes (pages end with chunks).
     """
-    whole = table.combine_chunks()
     sink = pa.BufferOutputStream()
     pq.write_table(
-        whole,
+        table,
         sink,
         row_group_size=ROW_GROUP_ROWS,
         compression="zstd",
         compression_level=ZSTD_LEVEL,
-        use_dictionary=_dictionary_columns(whole),
+        use_dictionary=_dictionary_columns(table),
         write_statistics=True,
         version="2.6",
     )

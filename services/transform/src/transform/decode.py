@@ -116,12 +116,13 @@ class Decoder:
         if first == end:
             return
         bodies = [data.rstrip(_BLANK) for data in portion.documents[first:end]]
-        columns = self._lines(bodies[0] if len(bodies) == 1 else b"\n".join(bodies))
-        if columns is None:
+        lines = self._lines(bodies[0] if len(bodies) == 1 else b"\n".join(bodies))
+        if lines is None:
             for place in range(first, end):
                 self._decode_items(portion, place)
             return
-        counts = _line_counts(bodies, len(columns.arrays[0]))
+        columns, line_ends = lines
+        counts = _line_counts(bodies, line_ends)
         places = np.repeat(np.arange(first, end, dtype=np.int32), counts)
         portion.append(columns, places, _ranges(counts))
 
@@ -133,8 +134,12 @@ class Decoder:
         count = len(columns.arrays[0])
         portion.append(columns, np.full(count, place, np.int32), np.arange(count, dtype=np.int64))
 
-    def _lines(self, body: bytes) -> Columns | None:
-        """NDJSON decoded at once, when every line is one flat object the contract knows."""
+    def _lines(self, body: bytes) -> tuple[Columns, npt.NDArray[np.intp]] | None:
+        """NDJSON decoded at once, when every line is one flat object the contract knows.
+
+        Returns:
+            The columns, and where the line breaks are.
+        """
         if _may_have_too_many_rows(body):
             return None
         try:
@@ -145,7 +150,8 @@ class Decoder:
         line_ends = np.flatnonzero(characters == _NEWLINE)
         if len(line_ends) != len(rows) - 1 or (characters[line_ends + 1] != _BRACE).any():
             return None
-        return self._accounted(rows, characters)
+        columns = self._accounted(rows, characters)
+        return None if columns is None else (columns, line_ends)
 
     def _elements(self, body: bytes) -> Columns | None:
         """A JSON array decoded at once."""
@@ -247,19 +253,21 @@ def _quotes_in(characters: Characters) -> int:
     return int(np.count_nonzero(characters == _QUOTE))
 
 
-def _line_counts(bodies: list[bytes], row_count: int) -> list[int]:
-    if row_count == len(bodies):  # none is without a row
-        return [1] * row_count
-    if len(bodies) == 1:
-        return [row_count]
-    return [body.count(b"\n") + 1 for body in bodies]
+def _line_counts(bodies: list[bytes], line_ends: npt.NDArray[np.intp]) -> Int64s:
+    """Lines of each body, when they were joined by line breaks."""
+    if len(line_ends) + 1 == len(bodies):  # none is without a line
+        return np.ones(len(bodies), np.int64)
+    lengths = np.fromiter(map(len, bodies), np.int64, len(bodies))
+    body_ends = np.cumsum(lengths + 1) - 1
+    counts: Int64s = np.diff(np.searchsorted(line_ends, body_ends, "left") + 1, prepend=0)
+    return counts
 
 
-def _ranges(counts: list[int]) -> Int64s:
+def _ranges(counts: Int64s) -> Int64s:
     """0, 1, … up to each count, one after the other."""
-    lengths = np.array(counts, np.int64)
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1], dtype=np.int64) - np.repeat(ends - lengths, lengths)
+    ends = np.cumsum(counts)
+    found: Int64s = np.arange(ends[-1], dtype=np.int64) - np.repeat(ends - counts, counts)
+    return found
 
 
 def _may_have_too_many_rows(body: bytes) -> bool:

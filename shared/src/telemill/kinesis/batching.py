@@ -6,6 +6,7 @@ ahead is acknowledged. Records that failed go first.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -61,9 +62,15 @@ def size_of(data: bytes, partition_key: str) -> int:
 
 
 class Outbox(Generic[Ticket]):
-    """Records to be put, in order per slot."""
+    """Records to be put, in order per slot.
+
+    Attributes:
+        max_request_bytes: Most bytes in one request; lower than the limit once the service has
+            refused a request for its size.
+    """
 
     def __init__(self) -> None:
+        self.max_request_bytes = MAX_REQUEST_BYTES
         self._slots: dict[int, deque[Entry[Ticket]]] = {}
         # Slots whose first record may be sent, longest waiting first; each at most once in one of
         # the two, and in neither while a record of it is in flight.
@@ -92,7 +99,7 @@ class Outbox(Generic[Ticket]):
         Each entry must come back through `acknowledge` or `fail`.
         """
         request: list[Entry[Ticket]] = []
-        room_bytes = MAX_REQUEST_BYTES
+        room_bytes = self.max_request_bytes
         for queue in (self._again, self._ready):
             while queue and len(request) < MAX_REQUEST_RECORDS:
                 entry = self._slots[queue[0]][0]
@@ -117,6 +124,21 @@ class Outbox(Generic[Ticket]):
         """The record may not be in the stream: it goes again, before anything else of its slot."""
         self._land(entry)
         self._again.append(entry.slot)
+
+    def refused(self, request: Sequence[Entry[Ticket]]) -> bool:
+        """The service calls a request invalid: it may take less at a time than we know.
+
+        The limit was 5 MiB before it was 10, and may still be elsewhere.
+
+        Returns:
+            Whether smaller requests are worth trying; they will be smaller from now on.
+        """
+        size_bytes = sum(entry.size_bytes for entry in request)
+        if size_bytes <= MAX_RECORD_BYTES:
+            return False
+        smaller_bytes = max(size_bytes // 2, MAX_RECORD_BYTES)
+        self.max_request_bytes = min(self.max_request_bytes, smaller_bytes)
+        return True
 
     def entries(self) -> list[Entry[Ticket]]:
         """Everything not acknowledged."""

@@ -7,7 +7,6 @@ one line what stock Faust would do. `tests/contract/test_faust_internals.py` pin
 
 # ruff: noqa: ARG002, ASYNC109  # Faust's signatures
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -64,7 +63,7 @@ class Consumer(FaustConsumer):
         self._deadline: float | None = None
         self._poisoned = False
         self._frozen = False
-        self._closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     # What the coordinator tells.
 
@@ -127,8 +126,9 @@ class Consumer(FaustConsumer):
     async def _follow(self) -> None:
         """Start with no shards, which lets the app start; then one rebalance for all changes."""
         await self._rebalance()
-        await self._coordinator.start(self)
-        while not self.should_stop:
+        if not self.app.should_stop:
+            await self._coordinator.start(self)
+        while not self.app.should_stop:
             await self._changed.wait()
             await self._rebalance()
 
@@ -279,17 +279,21 @@ class Consumer(FaustConsumer):
         return [message for message in self._unacked_messages if not message.acked]
 
     async def _close_once(self, deadline: float) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        drain = not self._poisoned and not self._begun()
-        if self._begun() and not self._poisoned:
+        """A rebalance under way and the stopping app may both come here: one closes, both wait."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close(deadline))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, deadline: float) -> None:
+        self._frozen = True
+        is_idle = not self._begun()
+        if not is_idle and not self._poisoned:
             self.drain_error = errors.ServiceUnavailableError(
                 f"a chunk was still being processed after {self.drain_timeout_seconds:g} seconds"
             )
-        self._frozen = True
+        drain = is_idle and not self._poisoned
         try:
-            async with asyncio.timeout_at(deadline) if drain else contextlib.nullcontext():
+            async with asyncio.timeout_at(deadline if drain else None):
                 await self._coordinator.stop(drain=drain)
         except (errors.TelemillError, TimeoutError) as error:
             log.exception("consumer.drain_failed")

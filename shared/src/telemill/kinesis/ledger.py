@@ -88,9 +88,7 @@ class Ledger:
             The chunks to hand out again, in order, under new offsets; the old ones are void.
         """
         dropped = [
-            entry
-            for entry in self._entries
-            if not entry.acknowledged and entry.offset not in begun
+            entry for entry in self._entries if not entry.acknowledged and entry.offset not in begun
         ]
         for entry in dropped:
             del self._by_offset[entry.offset]

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
+from botocore.exceptions import ClientError
 
 from telemill import aws, errors, slots
-from telemill.kinesis import backoff, batching
+from telemill.kinesis import backoff, batching, bodies
 from telemill.kinesis.budget import ByteBudget
 from telemill.metrics import Metrics
 
@@ -66,6 +67,7 @@ class Writer:
             sleep: Waits some seconds.
             jitter: A random number in [0, 1).
         """
+        bodies.install(client)
         self.stream = stream
         self.slot_count = slot_count
         self.unavailable_since: float | None = None
@@ -213,6 +215,11 @@ class Writer:
         except (errors.TransientError, errors.ConfigurationError) as error:
             # The request may have arrived all the same; what is missing may be put right.
             outcomes: list[Outcome] = [error] * len(request)
+        except ClientError as error:
+            if not self._outbox.refused(request):
+                raise
+            log.warning("writer.request_refused", stream=self.stream, error=str(error))
+            outcomes = [errors.PartialPutError(str(error))] * len(request)
         else:
             outcomes = [_outcome(result) for result in answer["Records"]]
         self._note(outcomes)

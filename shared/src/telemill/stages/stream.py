@@ -221,6 +221,7 @@ class StreamStage(Generic[State]):
         run.consistent = True
         run.unacknowledged = [ack for ack in run.unacknowledged if not _is_acknowledged(ack)]
         self._metrics.apply(result.counts)
+        self._metrics.readings_out.inc(sum(output.rows for output in result.outputs))
         self._metrics.batch_seconds.observe(self._monotonic() - started)
 
     async def _put(self, output: Output) -> "asyncio.Future[str]":

@@ -97,6 +97,7 @@ class FakeKinesis:
     Attributes:
         calls: Operation and arguments of every call, in order.
         fail_records: Called per record of a PutRecords with its arguments; an error code fails it.
+        max_put_bytes: Most bytes a PutRecords takes.
         latency: Awaited at the start of every call, with the operation's name.
     """
 
@@ -105,6 +106,7 @@ class FakeKinesis:
         self.calls: list[tuple[str, Mapping[str, Any]]] = []
         self.fail_records: Callable[[Mapping[str, Any]], str | None] = lambda _: None
         self.latency: Callable[[str], Awaitable[None]] = _no_latency
+        self.max_put_bytes = MAX_PUT_BYTES
         self._clock = clock
         self._page_size = page_size
         self._streams: dict[str, FakeStream] = {}
@@ -220,7 +222,7 @@ class FakeKinesis:
         await self._begin("PutRecords", arguments)
         stream = self._stream("PutRecords", arguments)
         entries: Sequence[Mapping[str, Any]] = arguments["Records"]
-        _check_put(entries)
+        _check_put(entries, self.max_put_bytes)
         results = [self._put(stream, entry) for entry in entries]
         self._maybe_lose("PutRecords")
         failed = sum("ErrorCode" in result for result in results)
@@ -389,12 +391,12 @@ def _start_index(shard: FakeShard, arguments: Mapping[str, Any]) -> int:
     return sum(record.sequence_number < number for record in shard.records)
 
 
-def _check_put(entries: Sequence[Mapping[str, Any]]) -> None:
+def _check_put(entries: Sequence[Mapping[str, Any]], max_bytes: int) -> None:
     sizes = [len(entry["Data"]) + len(entry["PartitionKey"].encode()) for entry in entries]
     if not 1 <= len(entries) <= MAX_PUT_RECORDS:
         raise _error("InvalidArgumentException", "PutRecords", "1 to 500 records")
-    if sum(sizes) > MAX_PUT_BYTES:
-        raise _error("InvalidArgumentException", "PutRecords", "request above 10 MiB")
+    if sum(sizes) > max_bytes:
+        raise _error("InvalidArgumentException", "PutRecords", f"request above {max_bytes} bytes")
     if max(sizes) > MAX_RECORD_BYTES:
         raise _error("InvalidArgumentException", "PutRecords", "record above 1 MiB")
 

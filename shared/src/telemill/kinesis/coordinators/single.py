@@ -191,6 +191,7 @@ class SingleCoordinator:
         self.prefetch.discard(shard_id)
         del self._readings[shard_id], self._open[shard_id]
         self._metrics.open_shards.set(len(self._open))
+        self._metrics.forget_shard(shard_id)
         self._tell("revoked", shard)
         if reading.cancelled():
             return False
