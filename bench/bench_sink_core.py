@@ -33,7 +33,7 @@ START_US = 1_751_876_489_000_000
 HOUR_US = 3_600_000_000
 SLOTS = 64
 DEVICES = 1000
-RUNS = 5
+RUNS = 15
 MEASURES = {
     "sensor1": (80, 5.0),
     "sensor2": (90, 4.0),

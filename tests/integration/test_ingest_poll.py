@@ -167,7 +167,7 @@ async def test_another_number_of_slots_is_refused(names: dict[str, str]) -> None
         stop.set()
         await first
         other = ingest_settings(names, plant.url, slot_count=32)
-        with pytest.raises(errors.ConfigurationError, match="begun with 64"):
+        with pytest.raises(errors.ConfigurationError, match="has 64 slots"):
             await wiring.serve(other, asyncio.Event())
 
 

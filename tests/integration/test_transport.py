@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from telemill import aws, errors
 from telemill.health import Health
 from telemill.kinesis import transport
+from telemill.kinesis.coordinators.base import NoShards
 from telemill.kinesis.coordinators.single import SingleCoordinator
 from telemill.kinesis.records import Chunk
 from telemill.kinesis.writer import Writer
@@ -138,7 +139,25 @@ async def test_stopping_lets_the_chunk_in_process_finish_and_closes_the_shards()
         assert len(made.owner.released) == 2
         calls = [call for call, _ in made.owner.calls]
         assert calls[-2:] == ["close", "close"]
-        assert made.coordinator.prefetch.budget.held_bytes >= 0
+
+
+@pytest.mark.usefixtures("aws")
+async def test_stopping_during_a_rebalance_still_closes_the_shards() -> None:
+    """A rebalance that waits for a chunk and a SIGTERM that comes then close every shard once."""
+    async with bench() as made:
+        await made.put(10)
+        gate, begun = asyncio.Event(), asyncio.Event()
+        made.owner.on_process = blocking(gate, begun)
+        made.start()
+        await made.until(begun.is_set)
+        made.app.consumer._changed.set()
+        await made.until(lambda: made.app.rebalancing)
+        made.stop.set()
+        await asyncio.sleep(0)
+        gate.set()
+        await made.finish()
+        assert len(made.owner.released) == 2
+        assert [call for call, _ in made.owner.calls].count("close") == 2
 
 
 @pytest.mark.usefixtures("aws")
@@ -284,10 +303,10 @@ async def test_an_app_without_a_stream_runs_its_tasks(tmp_path: Path) -> None:
     app = transport.create_app("ingest")
     ran = asyncio.Event()
 
-    @app.task
     async def poll() -> None:
         ran.set()
 
+    app.task(poll)
     stop = asyncio.Event()
     running = asyncio.create_task(transport.run_app(app, stop))
     await asyncio.wait_for(ran.wait(), TIMEOUT_SECONDS)
@@ -300,10 +319,10 @@ async def test_a_task_that_crashes_ends_the_app() -> None:
     """What an `@app.task` raises is raised by `run_app`."""
     app = transport.create_app("ingest")
 
-    @app.task
     async def poll() -> None:
         raise RuntimeError("bug in a task")
 
+    app.task(poll)
     with pytest.raises(RuntimeError, match="bug in a task"):
         await asyncio.wait_for(transport.run_app(app, asyncio.Event()), TIMEOUT_SECONDS)
 
@@ -321,7 +340,7 @@ async def test_an_agent_on_another_stream_is_refused() -> None:
         await asyncio.wait_for(transport.run_app(app, asyncio.Event()), TIMEOUT_SECONDS)
 
 
-class OtherStream(transport.NoShards):
+class OtherStream(NoShards):
     """A coordinator of a stream nobody has an agent for."""
 
     def __init__(self) -> None:

@@ -61,9 +61,7 @@ def test_missing_constant_and_first_values_never_make_nan() -> None:
     values = np.full((100, 3), 5.0)
     values[:, 1] = np.nan
     values[::2, 2] = np.nan
-    scores, shares = detector.score(
-        values, np.zeros(100, np.int64), detector.empty(1, 3), TUNING
-    )
+    scores, shares = detector.score(values, np.zeros(100, np.int64), detector.empty(1, 3), TUNING)
     assert np.isfinite(scores).all()
     assert np.isfinite(shares).all()
     assert scores.max() < TUNING.threshold

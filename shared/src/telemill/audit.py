@@ -176,11 +176,7 @@ def _out_of_order(contract: Contract, rows: Sequence[StoredRow]) -> list[Lineage
 
 
 def _descents(sequence: Sequence[Lineage]) -> list[Lineage]:
-    return [
-        later
-        for earlier, later in itertools.pairwise(sequence)
-        if later.order < earlier.order
-    ]
+    return [later for earlier, later in itertools.pairwise(sequence) if later.order < earlier.order]
 
 
 def _is_altered(contract: Contract, row: StoredRow, bodies: Mapping[Lineage, bytes]) -> bool:

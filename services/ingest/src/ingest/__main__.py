@@ -5,12 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from ingest import auth, replay, wiring
 from ingest.progress_line import ProgressLine
 from ingest.settings import IngestSettings
-from telemill import aws, errors, log, runtime, settings
+from telemill import errors, log, runtime, service, settings
 
 PROG = "telemill-ingest"
 DESCRIPTION = "Collects readings by polling and HTTP push and writes them to the raw stream."
@@ -69,13 +67,13 @@ def _replay(arguments: list[str]) -> int:
 
 async def _load_all(loaded: IngestSettings, files: list[Path], stop: asyncio.Event) -> int:
     """Load the files; returns how many lines were refused."""
-    parts = wiring.Parts(loaded, CollectorRegistry())
+    parts = wiring.Parts(loaded)
     line = ProgressLine(sys.stderr)
     refused = 0
-    async with aws.client("kinesis") as kinesis, aws.client("dynamodb") as dynamodb:
-        if not await wiring.unless(stop, wiring.find_stream(parts, kinesis, dynamodb)):
+    async with service.clients("kinesis", "dynamodb") as clients:
+        if not await wiring.find_stream(parts, clients, stop):
             return refused
-        writer = parts.writer(kinesis)
+        writer = parts.writer(clients.kinesis)
         await writer.start()
         target = replay.Target(writer, loaded.raw_stream, loaded.raw_format, loaded.slot_count)
         loading = replay.Replay(target, parts.contract, shown=line.show, complained=line.say)

@@ -1,9 +1,9 @@
 """Joins the ways in: what runs in the Faust app, and how it ends."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -11,20 +11,15 @@ from ingest.leases import Leases
 from ingest.outbox import Outbox
 from ingest.poller import Poller
 from ingest.push import Push
-from telemill import errors
+from telemill import errors, service
 from telemill.health import Health
 from telemill.kinesis import transport
 
-WATCH_SECONDS = 1.0
 log = structlog.get_logger()
 
 
 class RawStream(Protocol):
     """The raw stream, as `telemill.kinesis.writer.Writer` serves it."""
-
-    stream: str
-    unavailable_since: float | None
-    unavailable_reason: str
 
     async def start(self) -> None:
         """Begin to write."""
@@ -53,9 +48,9 @@ class Ingest:
         polling: None when no device is to be polled.
         outboxes: Of push and polling.
         writer: Behind the outboxes.
-        health: Told how the raw stream is.
+        health: Told when it starts and stops.
         drain_seconds: For polls under way, when it ends.
-        sleep: Waits.
+        watch: Runs beside it: tells how the raw stream is.
     """
 
     def __init__(
@@ -67,7 +62,7 @@ class Ingest:
         writer: RawStream,
         health: Health,
         drain_seconds: float,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        watch: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self._push = push
         self._polling = polling
@@ -75,14 +70,14 @@ class Ingest:
         self._writer = writer
         self._health = health
         self._drain_seconds = drain_seconds
-        self._sleep = sleep
+        self._watch = watch
         self._polls: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Collect until cancelled; call `drain` before."""
         await self._writer.start()
         self._push.open()
-        self._health.clear("starting")
+        self._health.clear(service.STARTING)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             for outbox in self._outboxes:
@@ -115,16 +110,6 @@ class Ingest:
                 await asyncio.wait([polls])
         if polling.leases:
             await polling.leases.leave()
-
-    async def _watch(self) -> None:
-        """Show in /readyz when the raw stream cannot be written to."""
-        name = f"stream {self._writer.stream}"
-        while True:
-            if self._writer.unavailable_since is None:
-                self._health.clear(name)
-            else:
-                self._health.set(name, self._writer.unavailable_reason)
-            await self._sleep(WATCH_SECONDS)
 
 
 def create_app(ingest: Ingest) -> transport.App:

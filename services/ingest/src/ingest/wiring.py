@@ -3,21 +3,20 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
 import structlog
-from prometheus_client import CollectorRegistry
 
 from ingest import api, app, auth, breaker, core, devices, leases, listen, openapi, poller, push
 from ingest.outbox import Outbox
 from ingest.settings import IngestSettings
-from telemill import aws, contract, emf, errors, health, metrics
+from telemill import contract, emf, service
 from telemill.contract import Contract
 from telemill.kinesis.writer import Writer
-from telemill.progress.store import DynamoProgressStore
 
 SERVICE = "ingest"
 CLOSE_SECONDS = 1.0
@@ -29,16 +28,14 @@ log = structlog.get_logger()
 class Parts:
     """What every part of one process shares."""
 
-    def __init__(self, settings: IngestSettings, registry: CollectorRegistry) -> None:
+    def __init__(self, settings: IngestSettings) -> None:
         self.settings = settings
-        self.registry = registry
         self.contract: Contract = contract.load(settings.contract)
         self.devices = devices.parse(settings.devices, self.contract)
         self.keys = auth.parse_keys(settings.api_key_hashes)
-        self.metrics = metrics.Metrics(registry, SERVICE)
-        self.health = health.Health(
-            self.metrics.ready, starting="the raw stream has not been found yet"
-        )
+        self.floor = service.floor(SERVICE, settings)
+        self.metrics = self.floor.metrics
+        self.health = self.floor.health
         self.router = core.Router(self.contract, settings.slot_count)
         self.limits = push.Limits(
             max_body_bytes=settings.push_max_body_bytes,
@@ -71,28 +68,43 @@ class Parts:
 
 async def serve(settings: IngestSettings, stop: asyncio.Event) -> None:
     """The service, from start to drained."""
-    parts = Parts(settings, metrics.new_registry())
+    parts = Parts(settings)
     async with AsyncExitStack() as stack:
-        kinesis = await stack.enter_async_context(aws.client("kinesis"))
-        dynamodb = await stack.enter_async_context(aws.client("dynamodb"))
+        clients = await stack.enter_async_context(service.clients("kinesis", "dynamodb"))
         session = await stack.enter_async_context(api.session(settings.poll_concurrency))
-        writer = parts.writer(kinesis)
+        writer = parts.writer(clients.kinesis)
         pushing = parts.outbox(writer, settings.push_linger_seconds)
         polling = parts.outbox(writer, settings.poll_linger_seconds)
         door = _push(parts, pushing, writer)
         await stack.enter_async_context(_http(parts, door))
         await stack.enter_async_context(_emf(parts))
-        if not await unless(stop, find_stream(parts, kinesis, dynamodb)):
+        if not await find_stream(parts, clients, stop):
             return
         ingest = app.Ingest(
             push=door,
-            polling=_polling(parts, polling, session, dynamodb) if parts.devices else None,
+            polling=_polling(parts, polling, session, clients) if parts.devices else None,
             outboxes=[pushing, polling],
             writer=writer,
             health=parts.health,
             drain_seconds=settings.drain_timeout_seconds / 3,
+            watch=partial(service.watch_writer, parts.floor, writer),
         )
         await app.run(ingest, stop, settings.drain_timeout_seconds)
+
+
+async def find_stream(parts: Parts, clients: service.Clients, stop: asyncio.Event) -> bool:
+    """Wait for the raw stream and the progress table; note the stream's slots on first use.
+
+    Returns:
+        False when `stop` was set meanwhile.
+
+    Raises:
+        ConfigurationError: The stream is used with another number of slots.
+    """
+    stream = parts.settings.raw_stream
+    if not await service.wait_for_resources(parts.floor, clients, streams=[stream], stop=stop):
+        return False
+    return await service.done_before(stop, service.fix_slot_count(parts.settings, clients, stream))
 
 
 def _push(parts: Parts, outbox: Outbox, writer: Writer) -> push.Push:
@@ -113,7 +125,7 @@ def _push(parts: Parts, outbox: Outbox, writer: Writer) -> push.Push:
 
 
 def _polling(
-    parts: Parts, outbox: Outbox, session: aiohttp.ClientSession, dynamodb: Any
+    parts: Parts, outbox: Outbox, session: aiohttp.ClientSession, clients: service.Clients
 ) -> app.Polling:
     settings = parts.settings
     held: leases.Leases | None = None
@@ -122,7 +134,7 @@ def _polling(
         return polls.is_polling(device_key)
 
     if settings.device_leases:
-        held = _leases(parts, dynamodb, is_polling)
+        held = _leases(parts, clients, is_polling)
     else:
         parts.metrics.devices_assigned.set(len(parts.devices))
     polls = poller.Poller(
@@ -161,10 +173,12 @@ def _host(parts: Parts, session: aiohttp.ClientSession) -> poller.Host:
     )
 
 
-def _leases(parts: Parts, dynamodb: Any, is_polling: Callable[[str], bool]) -> leases.Leases:
+def _leases(
+    parts: Parts, clients: service.Clients, is_polling: Callable[[str], bool]
+) -> leases.Leases:
     settings = parts.settings
     return leases.Leases(
-        leases.DynamoFleetStore(dynamodb, settings.progress_table, settings.host_label),
+        leases.DynamoFleetStore(clients.dynamodb, settings.progress_table, settings.host_label),
         # Also unlike the process before this one: its last request may still be under way.
         f"{settings.worker_id}/{uuid.uuid4().hex[:8]}",
         parts.devices,
@@ -183,7 +197,7 @@ def _leases(parts: Parts, dynamodb: Any, is_polling: Callable[[str], bool]) -> l
 @asynccontextmanager
 async def _http(parts: Parts, door: push.Push) -> AsyncIterator[None]:
     settings = parts.settings
-    http = health.ops_app(parts.health, parts.registry)
+    http = parts.floor.app
     door.add_routes(http)
     openapi.add_routes(http, parts.contract, parts.limits)
     runner = await listen.listen(
@@ -203,7 +217,7 @@ async def _emf(parts: Parts) -> AsyncIterator[None]:
         yield
         return
     emitter = emf.Emitter(
-        parts.registry, SERVICE, interval_seconds=parts.settings.emf_interval_seconds
+        parts.metrics.registry, SERVICE, interval_seconds=parts.settings.emf_interval_seconds
     )
     running = asyncio.create_task(emitter.run())
     try:
@@ -211,37 +225,3 @@ async def _emf(parts: Parts) -> AsyncIterator[None]:
     finally:
         running.cancel()
         await asyncio.wait([running])
-
-
-async def find_stream(parts: Parts, kinesis: Any, dynamodb: Any) -> None:
-    """Wait for the raw stream and the progress table, and fix the stream's slots.
-
-    Raises:
-        ConfigurationError: The stream was begun with another number of slots.
-    """
-    settings = parts.settings
-    stream, table = settings.raw_stream, settings.progress_table
-    await aws.wait_for(parts.health, f"stream {stream}", lambda: aws.probe_stream(kinesis, stream))
-    await aws.wait_for(parts.health, f"table {table}", lambda: aws.probe_table(dynamodb, table))
-    with aws.map_exceptions("kinesis:DescribeStreamSummary", stream=stream):
-        answer = await kinesis.describe_stream_summary(StreamName=stream)
-    created = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
-    key = f"slots/{stream}/{int(created.timestamp() * 1000)}"
-    stored = await DynamoProgressStore(dynamodb, table).fix(key, str(settings.slot_count))
-    if stored != str(settings.slot_count):
-        raise errors.ConfigurationError(
-            f"slot_count: got {settings.slot_count}; stream {stream} was begun with {stored}"
-        )
-
-
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do some work, but not longer than until `stop` is set; whether it was done."""
-    doing, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if doing.done():
-        doing.result()
-        return True
-    doing.cancel()
-    await asyncio.wait([doing])
-    return False
