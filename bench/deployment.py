@@ -52,15 +52,16 @@ class Service:
     settings: Mapping[str, object] = field(default_factory=dict)
 
     def spec(self, profile_path: Path | None) -> Spec:
-        """How to start it, maybe under cProfile."""
+        """How to start it, maybe under the sampler."""
         port = emulator.free_port()
         given = {"HTTP_PORT": port, "WORKER_ID": "bench", **self.settings}
         environment = {f"{self.prefix}{key}": str(value) for key, value in given.items()}
         environment |= COMPILED
         if profile_path is None:
             return Spec(self.name, self.module, (), environment, port)
-        arguments = ("-o", str(profile_path), "-m", self.module)
-        return Spec(self.name, "cProfile", arguments, environment, port)
+        return Spec(
+            self.name, "bench.sampler", (str(profile_path), self.module), environment, port
+        )
 
 
 class Usage(NamedTuple):
@@ -99,7 +100,7 @@ class Deployment:
         started: dict[str, Process] = {}
         try:
             for service in services:
-                path = self._directory / f"{service.name}.prof" if profile else None
+                path = self._directory / f"{service.name}.txt" if profile else None
                 started[service.name] = Process(service.spec(path), self._directory)
             wait_for(lambda: all(map(_is_ready, started.values())), started, READY_POLL_SECONDS)
             yield started

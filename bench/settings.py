@@ -25,7 +25,7 @@ class BenchSettings(settings.Settings):
         10_000, unit="readings/s", description="Of the paced load.", ge=100
     )
     profile: bool = settings.setting(
-        False, unit="", description="Run the services of the full path under cProfile."
+        False, unit="", description="Sample where the full path's CPU time goes."
     )
     directory: Path = settings.setting(
         Path("build/bench"), unit="folder", description="Logs and profiles."

@@ -399,3 +399,18 @@ async def test_a_bug_is_a_problem_too() -> None:
         status, document, _ = await client.post(reading())
         assert status == 500
         assert "internal detail" not in json.dumps(document)
+
+
+async def test_a_client_that_hangs_up_leaves_nothing_behind() -> None:
+    """Its readings are on their way all the same, and the room its body took is given back."""
+    limits = push.Limits(timeout_seconds=0.2)
+    stream = DeadStream()
+    async with serving(stream, limits) as (client, handlers, _):
+        waiting = asyncio.create_task(client.post(reading()))
+        while not stream.puts:
+            await client.post(b"[]")
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        while handlers._room._free_bytes != limits.max_held_bytes:
+            await client.post(b"[]")
+    assert stream.puts == 1

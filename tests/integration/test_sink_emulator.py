@@ -20,8 +20,9 @@ from sink.lake import Lake, S3Lake
 from sink.parquet import Partition
 from sink.testing import StoredRow
 from telemill import aws as telemill_aws
-from telemill import contract, provision, slots
+from telemill import contract, slots
 from telemill.codec import wire
+from telemill.progress import store
 from telemill.testing import batches
 from telemill.testing.lake import MemoryLake
 
@@ -51,13 +52,14 @@ def names(aws: str) -> Names:
     """Resources that exist."""
     mark = uuid4().hex[:8]
     made = Names(f"s-{mark}", f"lake-{mark}", f"state-{mark}", f"progress-{mark}", f"db_{mark}")
-    resources = provision.Resources(
-        streams=(made.stream,),
-        shard_count=2,
-        buckets=(made.bucket, made.state_bucket),
-        progress_table=made.table,
+    kinesis, s3, dynamodb = (boto3.client(each) for each in ("kinesis", "s3", "dynamodb"))
+    kinesis.create_stream(StreamName=made.stream, ShardCount=2)
+    kinesis.get_waiter("stream_exists").wait(StreamName=made.stream)
+    for bucket in (made.bucket, made.state_bucket):
+        s3.create_bucket(Bucket=bucket)
+    dynamodb.create_table(
+        TableName=made.table, BillingMode="PAY_PER_REQUEST", **store.TABLE_DEFINITION
     )
-    provision.provision(resources, lambda _line: None)
     return made
 
 
@@ -206,6 +208,22 @@ async def test_a_killed_process_loses_and_doubles_nothing(names: Names, form: co
         assert await process.stop(signal.SIGTERM) == 0
     assert Counter(_stored(names)) == Counter(expected)
     assert await asyncio.to_thread(_count_by_sql, names) == len(expected)
+
+
+async def test_a_table_that_does_not_fit_ends_the_process(names: Names, form: core.Form) -> None:
+    """With an incompatible Glue table nothing is written: one line on stderr, status 2."""
+    definition = catalog.define(form, names.database, names.bucket)
+    glue = boto3.client("glue")
+    glue.create_database(DatabaseInput={"Name": names.database})
+    columns = [{"Name": "device_id", "Type": "string"}]
+    glue.create_table(DatabaseName=names.database, TableInput=definition.table_input(columns))
+    _put(form, names, range(1, 3))
+    async with _sink(names) as process:
+        _, complaint = await process.child.communicate()
+        assert process.child.returncode == 2
+    assert b"column device_id is string, not bigint" in complaint
+    assert complaint.count(b"\n") == 1
+    assert not _stored(names)
 
 
 def _count_by_sql(names: Names) -> int:

@@ -273,6 +273,20 @@ async def test_an_open_breaker_sends_nothing() -> None:
         assert fixture.outcomes["ok"] > 40
 
 
+async def test_a_poll_held_back_is_tried_again_inside_its_interval() -> None:
+    """A breaker that closes again soon costs no reading: the poll it held back is repeated."""
+    fixture = Fixture(ok, ["7"])
+    async with running(fixture):
+        await fixture.time.advance(phase_of("7", 10.0) - 0.1)
+        permits = [fixture.breaker.admit(fixture.time.now) for _ in range(4)]
+        for permit in permits:
+            assert permit is not None
+            fixture.breaker.failed(permit, fixture.time.now - 14.5)
+        await fixture.time.advance(9.0)
+        assert fixture.outcomes == {"ok": 1}
+        assert len(fixture.api.asked) == 1
+
+
 async def test_concurrency_is_bounded() -> None:
     """However slow the host, no more requests than allowed are under way."""
     fixture = Fixture(lambda _device: 4.0, [str(n) for n in range(50)], concurrency=3)

@@ -28,6 +28,7 @@ class FakeStream:
         ack: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         if self._left == 0:
             ack.set_exception(errors.ServiceUnavailableError("away"))
+            ack.exception()  # as the writer does: nobody has to look
             return ack
         self._left = None if self._left is None else self._left - 1
         for document in raw.documents(Record("1", 0, data, "k"), SHARD)[0]:

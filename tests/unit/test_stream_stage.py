@@ -259,6 +259,10 @@ async def test_a_fenced_owner_stops_and_moves_nothing() -> None:
     world.now = 6.0
     stage.commit_due()
     await settle()
+    lost: list[Shard] = []
+    stage.on_void = lost.append
+    stage.commit_due()
+    assert lost == [SHARD]
     with pytest.raises(errors.PositionError):
         await stage.process(chunk(2))
     assert world.saved() == (None, None)

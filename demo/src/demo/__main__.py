@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from demo import collect, evaluate, processes, queries, report, status, topology
-from demo.processes import Process
+from demo.processes import Process, Spec
 from demo.settings import DemoSettings
 from telemill import errors, names, provision, settings
 from telemill.testing import emulator
@@ -83,12 +83,19 @@ class Demo:
     @contextmanager
     def _running(self, topic: str) -> Iterator[None]:
         try:
-            for spec in topology.specs(self.settings, self.directory, topic):
-                self.services[spec.name] = Process(spec, self.logs)
-                console.print(f"started        {spec.name}  {spec.url}")
+            specs = topology.specs(self.settings, self.directory, topic)
+            for spec in specs[:-1]:
+                self._start(spec)
+            self._wait_until_ready([status.Stage(each) for each in self._pipeline()])
+            # Last, so that no reading waits for a service to start.
+            self._start(specs[-1])
             yield
         finally:
             processes.stop_in_order([each for each in self.services.values() if each.is_running()])
+
+    def _start(self, spec: Spec) -> None:
+        self.services[spec.name] = Process(spec, self.logs)
+        console.print(f"started        {spec.name:14} {spec.url}")
 
     def _flow(self) -> None:
         """Let readings flow for the demo's seconds, counted from when all are ready."""

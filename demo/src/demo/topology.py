@@ -43,7 +43,7 @@ STOP_ORDER = (
 
 
 def specs(settings: DemoSettings, directory: Path, topic: str) -> list[Spec]:
-    """The processes, in the order they start."""
+    """The processes, in the order they start: ingest last."""
     flush = f"{settings.flush_interval_seconds:g}"
     simulator = _spec(
         SIMULATOR,
@@ -59,6 +59,12 @@ def specs(settings: DemoSettings, directory: Path, topic: str) -> list[Spec]:
     )
     return [
         simulator,
+        _spec(TRANSFORM, "transform", "TRANSFORM_", {}),
+        _spec(
+            SINK_READINGS, "sink", "SINK_", {"TABLE": "readings", "FLUSH_INTERVAL_SECONDS": flush}
+        ),
+        _spec(ANOMALY, "anomaly", "ANOMALY_", {"ALERT_TOPIC": topic}),
+        _spec(SINK_SCORES, "sink", "SINK_", {"TABLE": "scores", "FLUSH_INTERVAL_SECONDS": flush}),
         _spec(
             INGEST,
             "ingest",
@@ -69,12 +75,6 @@ def specs(settings: DemoSettings, directory: Path, topic: str) -> list[Spec]:
                 "POLL_INTERVAL_SECONDS": f"{settings.interval_seconds:g}",
             },
         ),
-        _spec(TRANSFORM, "transform", "TRANSFORM_", {}),
-        _spec(
-            SINK_READINGS, "sink", "SINK_", {"TABLE": "readings", "FLUSH_INTERVAL_SECONDS": flush}
-        ),
-        _spec(ANOMALY, "anomaly", "ANOMALY_", {"ALERT_TOPIC": topic}),
-        _spec(SINK_SCORES, "sink", "SINK_", {"TABLE": "scores", "FLUSH_INTERVAL_SECONDS": flush}),
     ]
 
 

@@ -100,7 +100,8 @@ class Metrics:
     field_checks = Metric(
         Counter,
         "field_checks_total",
-        "Field values looked at; outcome: ok, missing, sentinel, out_of_range, wrong_type, unknown, untracked",
+        "Field values looked at; outcome: ok, missing, sentinel, out_of_range, wrong_type, unknown,"
+        " untracked",
         ("field", "outcome"),
         ("transform",),
     )

@@ -20,6 +20,7 @@ UNAVAILABLE_AFTER_SECONDS = 3.0
 """A stream that took nothing for so long makes the service not ready; a retry or two does not."""
 
 STARTING = "starting"
+SECONDS_PER_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,12 @@ def setting(default: Any = ..., *, unit: str, description: str, **constraints: A
     return Field(description=description, json_schema_extra={"unit": unit}, **constraints)
 
 
+def default(of: "type[Settings]", name: str, value: Any) -> Any:
+    """A setting of a base class again, with a default of its own."""
+    field = of.model_fields[name]
+    return field.merge_field_infos(field, default=value)
+
+
 class Settings(BaseSettings):
     """What every process has."""
 

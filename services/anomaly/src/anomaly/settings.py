@@ -6,36 +6,26 @@ from pydantic import model_validator
 
 from anomaly import detector, episodes
 from telemill import names, settings
+from telemill.stages import service
 
 _TUNING = detector.Tuning()
 _HYSTERESIS = episodes.Hysteresis()
 
 
-class AnomalySettings(settings.ServiceSettings):
+class AnomalySettings(service.StageSettings):
     """What the service reads, scores with and writes to."""
 
     model_config = settings.config("ANOMALY_")
 
-    app_id: str = settings.setting(
-        "anomaly", unit="name", description="Names the application in claims and headers."
+    app_id: str = settings.default(service.StageSettings, "app_id", "anomaly")
+    input_stream: str = settings.default(
+        service.StageSettings, "input_stream", names.READINGS_STREAM
     )
-    input_stream: str = settings.setting(
-        names.READINGS_STREAM, unit="stream", description="Where clean readings come from."
-    )
-    output_stream: str = settings.setting(
-        names.SCORES_STREAM, unit="stream", description="Where scores go."
+    output_stream: str = settings.default(
+        service.StageSettings, "output_stream", names.SCORES_STREAM
     )
     alert_topic: str = settings.setting(
         names.ALERT_TOPIC, unit="SNS topic", description="Name or ARN of where alerts go."
-    )
-    lake_bucket: str = settings.setting(
-        names.LAKE_BUCKET, unit="S3 bucket", description="Holds the quarantine."
-    )
-    commit_interval_seconds: float = settings.setting(
-        5.0, unit="seconds", description="Longest time between two saved positions.", gt=0
-    )
-    raw_retention_hours: float = settings.setting(
-        168.0, unit="hours", description="Retention of the raw stream: how far replays reach.", gt=0
     )
     threshold: float = settings.setting(
         _TUNING.threshold,

@@ -99,7 +99,15 @@ class Ingest:
             await self._drain_polls(self._polling)
         for outbox in self._outboxes:
             outbox.flush()
-        await self._writer.stop()
+        written, _ = await asyncio.gather(
+            self._writer.stop(), self._give_devices_up(), return_exceptions=True
+        )
+        if isinstance(written, BaseException):
+            raise written
+
+    async def _give_devices_up(self) -> None:
+        if self._polling and self._polling.leases:
+            await self._polling.leases.leave()
 
     async def _drain_polls(self, polling: Polling) -> None:
         polling.poller.stop()
@@ -108,8 +116,6 @@ class Ingest:
             for polls in late:
                 polls.cancel()
                 await asyncio.wait([polls])
-        if polling.leases:
-            await polling.leases.leave()
 
 
 def create_app(ingest: Ingest) -> transport.App:

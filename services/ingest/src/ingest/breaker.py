@@ -47,7 +47,7 @@ class Policy:
     """
 
     failures: int = 10
-    open_seconds: float = 5.0
+    open_seconds: float = 1.0
     longest_open_seconds: float = 60.0
 
 
@@ -60,6 +60,10 @@ class Permit:
 
 class Breaker:
     """One host's breaker. Time comes in as an argument (monotonic seconds).
+
+    Attributes:
+        state: Where it is.
+        last_failure: Why the last request failed; "" before any has.
 
     Args:
         policy: When it opens and for how long.
@@ -74,6 +78,7 @@ class Breaker:
         changed: Callable[[State, State, float], None] = lambda _old, _new, _wait: None,
     ) -> None:
         self.state = State.CLOSED
+        self.last_failure = ""
         self._policy = policy
         self._uniform = uniform
         self._changed = changed
@@ -102,8 +107,9 @@ class Breaker:
         if self.state is State.HALF_OPEN:
             self._move(Event.ANSWERED, now)
 
-    def failed(self, permit: Permit, now: float) -> None:
+    def failed(self, permit: Permit, now: float, why: str = "") -> None:
         """No answer in time, a broken connection or a 5xx."""
+        self.last_failure = why
         if permit.generation != self._generation:
             return
         self._failures += 1

@@ -68,12 +68,19 @@ class Result(NamedTuple):
     Attributes:
         outcome: One of `OUTCOMES`.
         body: As it came, when the outcome is OK.
-        host_failed: The host did not do its part: try again, and tell the breaker.
+        host_failed: The host did not do its part: tell the breaker.
+        why: More about a failure, when there is more to say.
     """
 
     outcome: str
     body: bytes = b""
     host_failed: bool = False
+    why: str = ""
+
+    @property
+    def may_heal(self) -> bool:
+        """Whether to try again; an open breaker may close inside the interval."""
+        return self.host_failed or self.outcome == SKIPPED
 
 
 def judge(answer: Answer) -> Result:
@@ -83,7 +90,7 @@ def judge(answer: Answer) -> Result:
     if answer.status == 404:
         return Result(NOT_FOUND)
     overloaded = answer.status == 429 or answer.status >= 500
-    return Result(HTTP_ERROR, host_failed=overloaded)
+    return Result(HTTP_ERROR, host_failed=overloaded, why=f"status {answer.status}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +232,7 @@ class Poller:
         ends = due + self._timetable.interval_seconds
         result = await self._request(device, self._policy.timeout_seconds)
         for retry in range(self._policy.attempts - 1):
-            if result is None or not result.host_failed or self._stopping:
+            if result is None or not result.may_heal or self._stopping:
                 break
             await self._clock.sleep(self._clock.uniform(0, self._policy.backoff_seconds * 2**retry))
             left = ends - self._clock.now()
@@ -252,8 +259,10 @@ class Poller:
                 raise
             now = self._clock.now()
             self._metrics.poll_seconds.observe(now - started)
-            settle = self._breaker.failed if result.host_failed else self._breaker.answered
-            settle(permit, now)
+            if result.host_failed:
+                self._breaker.failed(permit, now, result.why or result.outcome)
+            else:
+                self._breaker.answered(permit, now)
             return result
 
     async def _ask(self, device: str, timeout_seconds: float) -> Result:
@@ -261,8 +270,8 @@ class Poller:
             return judge(await self._api.get(device, timeout_seconds))
         except TimeoutError:
             return Result(TIMEOUT, host_failed=True)
-        except errors.ServiceUnavailableError:
-            return Result(REFUSED, host_failed=True)
+        except errors.ServiceUnavailableError as error:
+            return Result(REFUSED, host_failed=True, why=str(error))
         except errors.RecordTooLargeError:
             return Result(TOO_LARGE)
 

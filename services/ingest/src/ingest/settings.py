@@ -50,7 +50,7 @@ class IngestSettings(settings.ServiceSettings):
         10, unit="requests", description="Failed in a row: the host's breaker opens.", ge=1
     )
     breaker_open_seconds: float = settings.setting(
-        5.0, unit="seconds", description="Until its first probe; doubled up to a minute.", gt=0
+        1.0, unit="seconds", description="Until its first probe; doubled up to a minute.", gt=0
     )
     device_leases: bool = settings.setting(
         True, unit="", description="Share the devices with other replicas of the same base_url."

@@ -22,6 +22,12 @@ SERVICE = "ingest"
 CLOSE_SECONDS = 1.0
 """For answers to leave after the drain has settled them."""
 
+BREAKER_EVENTS = {
+    breaker.State.CLOSED: "ingest.breaker_closed",
+    breaker.State.HALF_OPEN: "ingest.breaker_half_opened",
+    breaker.State.OPEN: "ingest.breaker_opened",
+}
+
 log = structlog.get_logger()
 
 
@@ -163,13 +169,19 @@ def _host(parts: Parts, session: aiohttp.ClientSession) -> poller.Host:
 
     def changed(before: breaker.State, after: breaker.State, wait_seconds: float) -> None:
         gauge.set(after)
-        event = f"ingest.breaker_{'half_opened' if after == 1 else after.name.lower()}"
-        log.warning(event, host=label, before=before.name.lower(), wait_seconds=wait_seconds)
+        log.warning(
+            BREAKER_EVENTS[after],
+            host=label,
+            before=before.name.lower(),
+            wait_seconds=round(wait_seconds, 1),
+            last_failure=guard.last_failure,
+        )
 
     policy = breaker.Policy(settings.breaker_failures, settings.breaker_open_seconds)
+    guard = breaker.Breaker(policy, changed=changed)
     return poller.Host(
         api.HttpApi(session, settings.base_url, core.MAX_ITEM_BYTES),
-        breaker.Breaker(policy, changed=changed),
+        guard,
     )
 
 

@@ -114,8 +114,7 @@ class Cutter:
             ConfigurationError: As the catalogue and the lake say.
         """
         if sealed.cut is not None and sealed.rows.count:
-            if not sealed.declared:
-                await claim.declare(sealed.cut)
+            await claim.declare(sealed.cut)
             await self._write(sealed, self._naming.cut_id(sealed.shard, sealed.cut))
         if sealed.rejected:
             await self._quarantine.write(sealed.shard, StepResult(rejected=[*sealed.rejected]))

@@ -99,7 +99,6 @@ class SealedCut:
     Attributes:
         shard: The input shard.
         cut: Which records; None when there were none and only the shard's end is to be saved.
-        declared: Its intent is in the progress item already (found on open).
         position: What to save once it is durable: the cut's end, or SHARD_END.
         rows: Their new rows.
         rejected: Those that hold no rows of this table.
@@ -109,7 +108,6 @@ class SealedCut:
 
     shard: Shard
     cut: Cut | None
-    declared: bool
     position: str
     rows: Rows
     rejected: Sequence[Rejected]
@@ -231,7 +229,6 @@ class Lane:
         sealed = SealedCut(
             shard=self.shard,
             cut=cut,
-            declared=self.repeats,
             position=SHARD_END if at_end or cut is None else cut.up_to,
             rows=self.rows,
             rejected=tuple(self._rejected),

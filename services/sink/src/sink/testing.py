@@ -13,11 +13,13 @@ from sink.core import Form
 from sink.cutting import Cutter, Naming
 from sink.stage import Limits, TableStage
 from telemill import errors
+from telemill.codec import wire
 from telemill.health import Health
 from telemill.kinesis.records import Chunk, Record, Shard
 from telemill.metrics import Metrics
 from telemill.progress import rules
 from telemill.progress.claims import Claims, Host
+from telemill.testing import batches
 from telemill.testing.lake import MemoryCatalog, MemoryLake, MemoryOutlet
 from telemill.testing.progress import (
     MemoryProgressStore,
@@ -26,6 +28,9 @@ from telemill.testing.progress import (
 )
 
 APP = "sink-readings"
+NOON = 1_751_889_600_000_000
+"""2025-07-07T12:00:00Z."""
+HOUR_US = 3_600_000_000
 Step = Callable[[str], Awaitable[None]]
 
 
@@ -125,6 +130,24 @@ class World:
     def item(self, shard: Shard) -> rules.Progress:
         """The shard's progress item."""
         return self.progress.items[APP, rules.shard_key(shard)]
+
+
+def record_of(form: Form, index: int, lineage: Sequence[tuple[int, int]], slot: int = 0) -> Record:
+    """The index-th record of the input stream, with rows of these raw records and places.
+
+    Rows of raw records with odd numbers are in the hour after the others: a cut has two partitions.
+    """
+    times = [NOON + (raw % 2) * HOUR_US + sub for raw, sub in lineage]
+    rows = batches.batch(form.stream_schema, lineage, times)
+    return batches.record(
+        index, wire.encode(batches.header(form.contract, form.table, slot=slot), rows)
+    )
+
+
+def stored_rows(*lineage: tuple[int, int]) -> list[StoredRow]:
+    """What the lake then holds of these raw records and places."""
+    number = batches.sequence_number
+    return [StoredRow(batches.RAW_SHARD_ID, number(raw), sub) for raw, sub in lineage]
 
 
 def rows_of(body: bytes) -> list[StoredRow]:

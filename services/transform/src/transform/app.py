@@ -3,13 +3,10 @@
 from telemill.kinesis import transport
 from telemill.kinesis.coordinators.base import Coordinator
 from telemill.stages.owner import ShardOwner
-from transform.settings import TransformSettings
 
 
-def create_app(
-    settings: TransformSettings, coordinator: Coordinator, stage: ShardOwner
-) -> transport.App:
+def create_app(app_id: str, coordinator: Coordinator, stage: ShardOwner) -> transport.App:
     """The app, wired but not started."""
-    app = transport.create_app(settings.app_id, coordinator=coordinator)
+    app = transport.create_app(app_id, coordinator=coordinator)
     transport.add_agent(app, stage.process, name="transform")
     return app

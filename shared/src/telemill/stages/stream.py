@@ -75,7 +75,12 @@ class _Moment:
 
 
 class StreamStage(Generic[State]):
-    """Owns the shards of a stream-to-stream service; see `telemill.stages.owner.ShardOwner`."""
+    """Owns the shards of a stream-to-stream service; see `telemill.stages.owner.ShardOwner`.
+
+    Attributes:
+        on_void: Told of a shard that was found lost while none of its records came: the
+            coordinator's `drop`.
+    """
 
     def __init__(
         self,
@@ -119,6 +124,7 @@ class StreamStage(Generic[State]):
         self._sleep = sleep
         self._jitter = jitter
         self._runs: dict[str, _Run[State]] = {}
+        self.on_void: Callable[[Shard], None] = _nobody
 
     async def open(self, shard: Shard) -> StartPosition:
         """Claim the shard and restore its state."""
@@ -184,6 +190,7 @@ class StreamStage(Generic[State]):
                 self._collect(run)
             except errors.PositionError as error:
                 log.warning("stage.claim_void", shard_id=run.shard.shard_id, error=str(error))
+                self.on_void(run.shard)
                 continue
             if run.position is not None and _is_due(run, now, self._commit_interval_seconds):
                 moment = self._capture(run, run.position)
@@ -272,6 +279,10 @@ class StreamStage(Generic[State]):
         self._metrics.last_commit_timestamp_seconds.labels(shard=shard.shard_id).set(now)
         if newest_event_us is not None:
             self._metrics.lag_seconds.observe(max(0.0, now - newest_event_us / 1_000_000))
+
+
+def _nobody(_shard: Shard) -> None:
+    """Nobody wants to know."""
 
 
 def _above(chunk: Chunk, position: str | None) -> Chunk:

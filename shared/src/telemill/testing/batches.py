@@ -10,6 +10,7 @@ from telemill.contract import Contract
 from telemill.kinesis.records import Record, Shard
 
 US_PER_SECOND = 1_000_000
+RAW_SHARD_ID = "shardId-000000000007"
 SHARD = Shard("readings", 1_751_876_489_000, "shardId-000000000000")
 FIRST_SEQUENCE_NUMBER = 49_653_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000_000
 SEQUENCE_NUMBER_STEP = 1_208_925_819_614_629_174_706_189
@@ -33,7 +34,7 @@ def header(of: Contract, kind: wire.Kind = "readings", **changes: Any) -> wire.H
         "producer": "transform",
         "raw_stream": "readings-raw",
         "raw_incarnation": 1_751_000_000_000,
-        "raw_shard_id": "shardId-000000000007",
+        "raw_shard_id": RAW_SHARD_ID,
     }
     return wire.Header(**(fields | changes))
 
