@@ -59,9 +59,7 @@ class Service:
         environment |= COMPILED
         if profile_path is None:
             return Spec(self.name, self.module, (), environment, port)
-        return Spec(
-            self.name, "bench.sampler", (str(profile_path), self.module), environment, port
-        )
+        return Spec(self.name, "bench.sampler", (str(profile_path), self.module), environment, port)
 
 
 class Usage(NamedTuple):

@@ -10,11 +10,11 @@ import boto3
 import pytest
 from aiohttp import web
 
-from ingest import leases, listen, wiring
+from ingest import leases, wiring
 from ingest.fleet import Fleet
 from ingest.settings import IngestSettings
 from telemill import aws as aws_clients
-from telemill import errors, settings
+from telemill import errors, health, settings
 from telemill.progress import store
 
 DEVICES = 40
@@ -59,7 +59,7 @@ async def fms() -> AsyncIterator[Fms]:
     served = Fms()
     app = web.Application()
     app.router.add_get("/{replica}/{device}/", served.handle)
-    runner = await listen.listen(app, "127.0.0.1", 0, shutdown_seconds=0.1)
+    runner = await health.serve(app, "127.0.0.1", 0, decompress=False, shutdown_seconds=0.1)
     served.port = runner.addresses[0][1]
     try:
         yield served

@@ -15,9 +15,9 @@ import pytest
 from aiohttp import web
 
 from demo import collect
-from ingest import api, listen, wiring
+from ingest import api, wiring
 from ingest.settings import IngestSettings
-from telemill import errors, settings
+from telemill import errors, health, settings
 from telemill.codec import kpl
 from telemill.progress import store
 from telemill.testing import emulator
@@ -82,7 +82,7 @@ async def fms() -> AsyncIterator[Fms]:
     served = Fms()
     app = web.Application()
     app.router.add_get("/plant/{device}/", served.handle)
-    runner = await listen.listen(app, "127.0.0.1", 0, shutdown_seconds=0.1)
+    runner = await health.serve(app, "127.0.0.1", 0, decompress=False, shutdown_seconds=0.1)
     served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/plant"
     try:
         yield served
@@ -233,7 +233,7 @@ async def test_an_endless_body_is_cut_off() -> None:
 
     app = web.Application()
     app.router.add_get("/{device}/", endless)
-    runner = await listen.listen(app, "127.0.0.1", 0, shutdown_seconds=0.1)
+    runner = await health.serve(app, "127.0.0.1", 0, decompress=False, shutdown_seconds=0.1)
     try:
         async with api.session(2) as session:
             url = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -254,7 +254,7 @@ async def test_a_silent_host_times_out() -> None:
 
     app = web.Application()
     app.router.add_get("/{device}/", handle)
-    runner = await listen.listen(app, "127.0.0.1", 0, shutdown_seconds=0.1)
+    runner = await health.serve(app, "127.0.0.1", 0, decompress=False, shutdown_seconds=0.1)
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with api.session(2) as session:
         host = api.HttpApi(session, url, 1_000_000)

@@ -21,10 +21,10 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from demo import collect
-from ingest import auth, core, listen, openapi, problem, push
+from ingest import auth, core, openapi, problem, push
 from ingest.outbox import Outbox
 from telemill import aws as aws_clients
-from telemill import contract, errors
+from telemill import contract, errors, health
 from telemill.kinesis.writer import Writer
 from telemill.metrics import Metrics
 
@@ -116,7 +116,7 @@ async def serving(
     app = web.Application()
     handlers.add_routes(app)
     openapi.add_routes(app, FMS, limits)
-    runner = await listen.listen(app, "127.0.0.1", 0, shutdown_seconds=0.1)
+    runner = await health.serve(app, "127.0.0.1", 0, decompress=False, shutdown_seconds=0.1)
     try:
         async with aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{runner.addresses[0][1]}"

@@ -1,12 +1,13 @@
 """Charts as inline SVG: the report is one file that needs no network. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 WIDTH = 860
 HEIGHT = 220
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 56, 18, 12, 34
 TICKS = 4
 
 
@@ -32,8 +33,16 @@ class Axis:
         return self.first + (value - self.low) / span * (self.last - self.first)
 
     def ticks(self) -> list[float]:
-        """Evenly spread values to label."""
-        return [self.low + (self.high - self.low) * step / TICKS for step in range(TICKS + 1)]
+        """Round values inside the axis to label, some `TICKS` of them."""
+        span = self.high - self.low
+        if span <= 0:
+            return [self.low]
+        rough = span / TICKS
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+        first = math.ceil(self.low / step)
+        last = math.floor(self.high / step)
+        return [index * step for index in range(first, last + 1)]
 
 
 def bars(edges: Sequence[float], counts: Sequence[int], unit: str) -> str:

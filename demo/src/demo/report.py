@@ -14,9 +14,9 @@ body { font:15px/1.5 system-ui,sans-serif; color:var(--ink); max-width:920px; ma
   padding:0 1rem; }
 h1 { font-size:1.6rem; margin:0 0 .2rem; } h2 { font-size:1.1rem; margin:2rem 0 .5rem; }
 .sub { color:var(--soft); margin:0 0 1.2rem; }
-.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(130px,1fr)); gap:.7rem; }
+.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(105px,1fr)); gap:.7rem; }
 .card { border:1px solid var(--line); border-radius:8px; padding:.6rem .8rem; }
-.card b { display:block; font-size:1.15rem; font-variant-numeric:tabular-nums; }
+.card b { display:block; font-size:1.1rem; white-space:nowrap; font-variant-numeric:tabular-nums; }
 .card span { color:var(--soft); font-size:.82rem; }
 .good b { color:var(--green); } .bad b { color:var(--red); }
 table { border-collapse:collapse; width:100%; } th,td { text-align:left; padding:.25rem .6rem;

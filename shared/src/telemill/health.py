@@ -68,6 +68,7 @@ async def serve(
     port: int,
     *,
     cancel_handlers: bool = False,
+    decompress: bool = True,
     shutdown_seconds: float = 5.0,
 ) -> web.AppRunner:
     """Listen. `await runner.cleanup()` stops; `runner.addresses` says where when port is 0.
@@ -77,6 +78,7 @@ async def serve(
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         cancel_handlers: Cancel a request's handler when its client hangs up.
+        decompress: Decompress request bodies before the handlers see them, without a bound.
         shutdown_seconds: How long open requests may finish at the end.
 
     Raises:
@@ -86,6 +88,7 @@ async def serve(
         app,
         access_log=None,
         handler_cancellation=cancel_handlers,
+        auto_decompress=decompress,
         shutdown_timeout=shutdown_seconds,
     )
     await runner.setup()

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from telemill import aws, emf, health, metrics
 from telemill.errors import ConfigurationError
 from telemill.kinesis import transport
@@ -18,6 +20,8 @@ from telemill.settings import ServiceSettings
 WRITER_CHECK_SECONDS = 1.0
 UNAVAILABLE_AFTER_SECONDS = 3.0
 """A stream that took nothing for so long makes the service not ready; a retry or two does not."""
+
+log = structlog.get_logger()
 
 STARTING = "starting"
 SECONDS_PER_HOUR = 3600.0
@@ -47,10 +51,26 @@ def floor(service: str, settings: ServiceSettings) -> Floor:
 
 
 @asynccontextmanager
-async def serving(under: Floor) -> AsyncIterator[None]:
-    """Serve health and metrics, and emit EMF if the settings say so."""
+async def serving(
+    under: Floor, *, decompress: bool = True, shutdown_seconds: float = 5.0
+) -> AsyncIterator[None]:
+    """Serve health and metrics, and emit EMF if the settings say so.
+
+    Args:
+        under: What to serve.
+        decompress: As in `health.serve`.
+        shutdown_seconds: As in `health.serve`.
+    """
     settings = under.settings
-    runner = await health.serve(under.app, settings.http_host, settings.http_port)
+    runner = await health.serve(
+        under.app,
+        settings.http_host,
+        settings.http_port,
+        decompress=decompress,
+        shutdown_seconds=shutdown_seconds,
+    )
+    host, port = runner.addresses[0][:2]
+    log.info("service.listening", host=host, port=port)
     exporter = asyncio.create_task(_emit(under)) if settings.emf_enabled else None
     try:
         yield

@@ -3,18 +3,18 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 import aiohttp
 import structlog
 
-from ingest import api, app, auth, breaker, core, devices, leases, listen, openapi, poller, push
+from ingest import api, app, auth, breaker, core, devices, leases, openapi, poller, push
 from ingest.outbox import Outbox
 from ingest.settings import IngestSettings
-from telemill import contract, emf, service
+from telemill import contract, service
 from telemill.contract import Contract
 from telemill.kinesis.writer import Writer
 
@@ -82,8 +82,12 @@ async def serve(settings: IngestSettings, stop: asyncio.Event) -> None:
         pushing = parts.outbox(writer, settings.push_linger_seconds)
         polling = parts.outbox(writer, settings.poll_linger_seconds)
         door = _push(parts, pushing, writer)
-        await stack.enter_async_context(_http(parts, door))
-        await stack.enter_async_context(_emf(parts))
+        door.add_routes(parts.floor.app)
+        openapi.add_routes(parts.floor.app, parts.contract, parts.limits)
+        # Bodies are decompressed by us, within bounds.
+        await stack.enter_async_context(
+            service.serving(parts.floor, decompress=False, shutdown_seconds=CLOSE_SECONDS)
+        )
         if not await find_stream(parts, clients, stop):
             return
         ingest = app.Ingest(
@@ -204,36 +208,3 @@ def _leases(
         health=parts.health,
         metrics=parts.metrics,
     )
-
-
-@asynccontextmanager
-async def _http(parts: Parts, door: push.Push) -> AsyncIterator[None]:
-    settings = parts.settings
-    http = parts.floor.app
-    door.add_routes(http)
-    openapi.add_routes(http, parts.contract, parts.limits)
-    runner = await listen.listen(
-        http, settings.http_host, settings.http_port, shutdown_seconds=CLOSE_SECONDS
-    )
-    host, port = runner.addresses[0][:2]
-    log.info("ingest.listening", host=host, port=port)
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def _emf(parts: Parts) -> AsyncIterator[None]:
-    if not parts.settings.emf_enabled:
-        yield
-        return
-    emitter = emf.Emitter(
-        parts.metrics.registry, SERVICE, interval_seconds=parts.settings.emf_interval_seconds
-    )
-    running = asyncio.create_task(emitter.run())
-    try:
-        yield
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
