@@ -2,7 +2,7 @@
 
 `python -m bench full-path full-path-single full-path-services full-path-memory`
 
-A backlog is put on the raw stream (or pushed to ingest) and the services are started. When the sinks
+A backlog is put on the raw stream (or pushed to ingest) and the services start. When the sinks
 have taken every row, the services are stopped in the order of the data, which makes the sinks
 commit what they hold; then each lineage must be in Parquet exactly once. CPU seconds are user and
 system time of a service's process from start to end, less what it needs to start and stop with

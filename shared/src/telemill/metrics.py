@@ -183,8 +183,8 @@ class Metrics:
     polls = Metric(
         Counter,
         "polls_total",
-        "Polls of the FMS API; outcome: ok (Kinesis took it), not_found, timeout, http_error, refused,"
-        " too_large, busy, unwritten, skipped",
+        "Polls of the FMS API; outcome: ok (Kinesis took it), not_found, timeout, http_error,"
+        " refused, too_large, busy, unwritten, skipped",
         ("outcome",),
         ("ingest",),
     )
