@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := 1
 # Six processes start at once in the demo: compile once, here.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: help setup demo test lint fmt types bench integration all-tests clean
+.PHONY: help setup demo test lint fmt bench clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

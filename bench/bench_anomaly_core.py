@@ -21,7 +21,7 @@ from anomaly.core import AnomalyStep
 from bench import fleet
 from bench.measurement import Measurement
 from telemill import contract, slots
-from telemill.codec import raw, wire
+from telemill.codec import raw
 from telemill.kinesis.reader import split
 from telemill.kinesis.records import Chunk, Record, Shard
 from transform.core import TransformStep

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,7 +134,7 @@ def raw_results(row_count: int) -> list[Result]:
             Result(f"{name} encode {row_count} rows", rate(encode, row_count), size),
             Result(
                 f"{name} documents {row_count} rows",
-                rate(lambda record=record: raw.documents(record, SHARD), row_count),
+                rate(partial(raw.documents, record, SHARD), row_count),
                 size,
             ),
         ]

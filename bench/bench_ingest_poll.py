@@ -1,89 +1,84 @@
-"""What polling 1,000 devices every 10 s costs: `python bench/bench_ingest_poll.py [SECONDS]`.
+"""What polling 1,000 devices every 10 s costs: `python -m bench ingest-poll`.
 
-The service, the emulator and the API (a minimal aiohttp server) are processes of their own.
-Reported is the service's CPU time as a share of one core, and per poll. The target is 10 %.
+The service, the emulator and the API (a minimal aiohttp server) are processes of their own. The
+figure is the service's CPU time as a share of one core, over whole intervals after the first.
 """
 
-import platform
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-import ingest_process
 from aiohttp import web
 
+from bench import deployment
+from bench.deployment import Service
+from bench.measurement import Measurement
+from bench.settings import BenchSettings
+from demo.processes import Process, Spec
 from telemill.testing import emulator
 
-DEVICES = 1000
 INTERVAL_SECONDS = 10.0
 WARM_UP_SECONDS = 12.0
+MEASURED_SECONDS = 30.0
+MOST_CORE_SHARE = 0.10
+"""The issue's target."""
 
 
-async def reading(request: web.Request) -> web.Response:
-    """One reading of whatever device."""
-    device = request.match_info["device"]
-    seconds = int(time.time()) % 60
+def measure() -> list[Measurement]:
+    """CPU time over some intervals."""
+    settings = BenchSettings()
+    with deployment.deployed(settings, "ingest-poll") as where:
+        port = emulator.free_port()
+        api = Process(
+            Spec("api", "bench.bench_ingest_poll", (str(port),), {}, port), where.directory
+        )
+        try:
+            with where.running([_ingest(settings.devices, api)]) as running:
+                return _measured(running["ingest"])
+        finally:
+            api.ask_to_stop()
+            api.wait()
+
+
+def _ingest(devices: int, api: Process) -> Service:
+    given = {
+        "DEVICES": f"1-{devices}",
+        "BASE_URL": api.spec.url,
+        "POLL_INTERVAL_SECONDS": INTERVAL_SECONDS,
+    }
+    return Service("ingest", "ingest", "INGEST_", given)
+
+
+def _measured(ingest: Process) -> list[Measurement]:
+    time.sleep(WARM_UP_SECONDS)
+    cpu, polls, began = ingest.cpu_seconds(), _polls(ingest), time.monotonic()
+    time.sleep(MEASURED_SECONDS)
+    cpu, polls = ingest.cpu_seconds() - cpu, _polls(ingest) - polls
+    seconds = time.monotonic() - began
+    return [
+        Measurement("polling", cpu / seconds, "of a core", cpu, at_most=MOST_CORE_SHARE),
+        Measurement("one poll", cpu / polls * 1e3, "CPU-ms"),
+        Measurement("polls", polls / seconds, "polls/s"),
+    ]
+
+
+def _polls(ingest: Process) -> float:
+    return deployment.total(ingest, "polls_total")
+
+
+async def _reading(request: web.Request) -> web.Response:
     text = (
-        f'{{"time":"2025-07-07T08:21:{seconds:02}Z","DeviceId":{device},"sensor1":85.69,'
-        '"sensor2":85.81,"sensor3":82.15,"motor1":1245.16,"motor2":874.81,"motor3":1119.36,'
-        '"isFail":false}'
+        f'{{"time":"2025-07-07T08:21:{int(time.time()) % 60:02}Z",'
+        f'"DeviceId":{request.match_info["device"]},"sensor1":85.69,"sensor2":85.81,'
+        '"sensor3":82.15,"motor1":1245.16,"motor2":874.81,"motor3":1119.36,"isFail":false}'
     )
     return web.Response(text=text, content_type="application/json")
 
 
-def serve(port: int) -> None:
-    """Be the API."""
-    app = web.Application()
-    app.router.add_get("/{device}/", reading)
-    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
-
-
 def main() -> None:
-    """Measure and report."""
-    if sys.argv[1:2] == ["--api"]:
-        serve(int(sys.argv[2]))
-        return
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
-    port = emulator.free_port()
-    api = subprocess.Popen([sys.executable, __file__, "--api", str(port)])
-    settings = {
-        "devices": f"1-{DEVICES}",
-        "base_url": f"http://127.0.0.1:{port}",
-        "poll_interval_seconds": str(INTERVAL_SECONDS),
-    }
-    try:
-        with (
-            tempfile.TemporaryDirectory() as directory,
-            ingest_process.running(Path(directory), **settings) as service,
-        ):
-            time.sleep(WARM_UP_SECONDS)
-            cpu, polled = service.cpu_seconds(), service.metrics()
-            started = time.monotonic()
-            time.sleep(seconds)
-            elapsed = time.monotonic() - started
-            cpu, polled_now = service.cpu_seconds() - cpu, service.metrics()
-            outcomes = {
-                name: round(value - polled.get(name, 0.0))
-                for name, value in polled_now.items()
-                if name.startswith("telemill_polls_total")
-            }
-            polls = sum(outcomes.values())
-            ingest_process.report(
-                "ingest_poll",
-                {
-                    "core_share": round(cpu / elapsed, 4),
-                    "milliseconds_per_poll": round(cpu / polls * 1e3, 3),
-                    "polls_per_second": round(polls / elapsed, 1),
-                    "outcomes": outcomes,
-                    "rss_mb": round(service.rss_mb()),
-                    "machine": f"{platform.machine()}, Python {platform.python_version()}",
-                },
-            )
-    finally:
-        api.terminate()
-        api.wait()
+    """Be the API: one reading of whatever device."""
+    app = web.Application()
+    app.router.add_get("/{device}/", _reading)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
 
 
 if __name__ == "__main__":

@@ -1,106 +1,68 @@
-"""The push path on one core: `python bench/bench_ingest_push.py [SECONDS]`.
+"""The push path of ingest: readings a CPU second of the service. `python -m bench ingest-push`.
 
-The service is a process of its own, so are the emulator and (this one) the client: 500-reading
-NDJSON bodies of 1,000 devices over 16 kept-alive connections, each answered 202 after Kinesis
-acknowledged it. Reported are readings per CPU-second of the service: what one core takes when
-nothing else is in its way. `kpl` as second argument measures that format, `profile` none.
+The service is a process of its own, so are the emulator and (this one) the client: NDJSON bodies of
+500 readings of 1,000 devices over 16 kept-alive connections, each answered 202 after Kinesis
+acknowledged it. Readings a CPU second is what one core takes when nothing else is in its way.
 """
 
-import asyncio
-import hashlib
-import platform
-import random
-import sys
-import tempfile
 import time
-from collections import Counter
-from pathlib import Path
+from dataclasses import replace
+from datetime import UTC, datetime
 
-import aiohttp
-import ingest_process
+from bench import deployment, load
+from bench.deployment import Service
+from bench.fleet import Fleet
+from bench.measurement import MEGABYTE, Measurement
+from bench.settings import BenchSettings
 
-READINGS = 500
-DEVICES = 1000
-BODIES = 64
-CONNECTIONS = 16
-WARM_UP_SECONDS = 2.0
-KEY = "bench"
+READINGS_PER_BODY = 500
+INTERVAL_SECONDS = 10.0
+START = datetime(2025, 7, 7, 8, 0, tzinfo=UTC)
+FORMATS = ("ndjson", "kpl")
+LEAST_READINGS_PER_SECOND = 100_000.0
+"""The issue's target, for the default format."""
+
+INGEST = Service(
+    "ingest",
+    "ingest",
+    "INGEST_",
+    {
+        "DEVICES": "",
+        "API_KEY_HASHES": load.KEY_HASH,
+        "PUSH_READINGS_PER_SECOND": 1e9,
+        "PUSH_BURST_READINGS": 1e9,
+    },
+)
 
 
-def body(chance: random.Random, number: int) -> bytes:
-    """One NDJSON body of consecutive devices."""
-    lines = [
-        f'{{"time":"2025-07-07T08:{number // 60 % 60:02}:{number % 60:02}Z",'
-        f'"DeviceId":{(number * READINGS + n) % DEVICES + 1},"sensor1":{chance.gauss(80, 5):.2f},'
-        f'"sensor2":{chance.gauss(90, 4):.2f},"sensor3":{chance.gauss(75, 6):.2f},'
-        f'"motor1":{chance.gauss(1200, 100):.2f},"motor2":{chance.gauss(850, 80):.2f},'
-        f'"motor3":{chance.gauss(1100, 90):.2f},"isFail":false}}'
-        for n in range(READINGS)
+def measure() -> list[Measurement]:
+    """Both formats of the raw stream."""
+    return [
+        *_measured(FORMATS[0], LEAST_READINGS_PER_SECOND),
+        *_measured(FORMATS[1]),
     ]
-    return "\n".join(lines).encode()
 
 
-async def push(url: str, bodies: list[bytes], seconds: float) -> Counter[int]:
-    """Push over all connections for some seconds; answers by status."""
-    answers: Counter[int] = Counter()
-    ends = time.monotonic() + seconds
-    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/x-ndjson"}
-
-    async def client(session: aiohttp.ClientSession, first: int) -> None:
-        number = first
-        while time.monotonic() < ends:
-            sent = bodies[number % len(bodies)]
-            async with session.post(f"{url}/v1/readings", data=sent, headers=headers) as answer:
-                await answer.read()
-                answers[answer.status] += 1
-            number += CONNECTIONS
-
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=CONNECTIONS), auto_decompress=False
-    ) as session:
-        await asyncio.gather(*(client(session, n) for n in range(CONNECTIONS)))
-    return answers
-
-
-def main() -> None:
-    """Measure and report."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
-    raw_format = sys.argv[2] if len(sys.argv) > 2 else "ndjson"
-    chance = random.Random(7)  # noqa: S311
-    bodies = [body(chance, number) for number in range(BODIES)]
-    settings = {
-        "devices": "",
-        "raw_format": raw_format,
-        "api_key_hashes": f"bench:{hashlib.sha256(KEY.encode()).hexdigest()}",
-        "push_readings_per_second": "1e9",
-        "push_burst_readings": "1e9",
-    }
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        ingest_process.running(Path(directory), **settings) as service,
-    ):
-        asyncio.run(push(service.url, bodies, WARM_UP_SECONDS))
-        cpu, records = service.cpu_seconds(), service.metrics()["telemill_records_out_total"]
-        started = time.monotonic()
-        answers = asyncio.run(push(service.url, bodies, seconds))
-        elapsed = time.monotonic() - started
-        cpu = service.cpu_seconds() - cpu
-        records = service.metrics()["telemill_records_out_total"] - records
-        readings = answers[202] * READINGS
-        ingest_process.report(
-            f"ingest_push_{raw_format}",
-            {
-                "readings_per_cpu_second": round(readings / cpu),
-                "microseconds_per_reading": round(cpu / readings * 1e6, 2),
-                "readings_per_second": round(readings / elapsed),
-                "service_cpu_share": round(cpu / elapsed, 3),
-                "readings_per_record": round(readings / records, 1),
-                "answers": dict(answers),
-                "rss_mb": round(service.rss_mb()),
-                "machine": f"{platform.machine()}, Python {platform.python_version()}",
-            },
-        )
-
-
-if __name__ == "__main__":
-    main()
+def _measured(raw_format: str, least: float | None = None) -> list[Measurement]:
+    settings = BenchSettings()
+    source = Fleet(settings.devices, INTERVAL_SECONDS, START)
+    made = load.bodies(source, settings.readings // 2, READINGS_PER_BODY)
+    readings = settings.readings // 2 // settings.devices * settings.devices
+    service = replace(INGEST, settings={**INGEST.settings, "RAW_FORMAT": raw_format})
+    with deployment.deployed(settings, f"ingest-push-{raw_format}") as where:
+        start_up = where.start_up([service])[service.name]
+        with where.running([service], profile=settings.profile) as running:
+            process = running[service.name]
+            began = time.monotonic()
+            load.push(process.spec.url, made)
+            seconds = time.monotonic() - began
+            records = deployment.total(process, "records_out_total")
+            used = deployment.stop(process)
+    cpu = used.cpu_seconds - start_up
+    name = f"push, {raw_format}"
+    return [
+        Measurement(name, readings / cpu, "readings/CPU-s", cpu, at_least=least),
+        Measurement(f"{name}: with client and emulator", readings / seconds, "readings/s"),
+        Measurement(f"{name}: batch", readings / records, "readings/record"),
+        Measurement(f"{name}: peak RSS", used.peak_rss_bytes / MEGABYTE, "MB"),
+    ]

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from sink import core, lane, parquet  # isort: skip  # first: it chooses Arrow's allocator
 import pyarrow as pa
 
+from bench.measurement import Measurement
 from telemill import contract
 from telemill.codec import wire
 from telemill.kinesis.records import Record

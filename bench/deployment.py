@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,15 +73,14 @@ class Deployment:
     """An emulator with everything provisioned; the services come and go.
 
     Attributes:
-        topic: ARN of the alert topic.
+        directory: For logs and profiles.
     """
 
     def __init__(self, settings: BenchSettings, directory: Path, emulator_pid: int) -> None:
         """Provision; the environment points to the emulator already."""
-        self.settings = settings
-        self._directory = directory
+        self.directory = directory
         self._emulator_pid = emulator_pid
-        self.topic = provision(Resources(shard_count=settings.shards), lambda _line: None)
+        provision(Resources(shard_count=settings.shards), lambda _line: None)
 
     def emulator_cpu_seconds(self) -> float:
         """CPU time of the emulator so far: no part of any figure, but it shares the cores."""
@@ -98,12 +97,26 @@ class Deployment:
         started: dict[str, Process] = {}
         try:
             for service in services:
-                path = self._directory / f"{service.name}.txt" if profile else None
-                started[service.name] = Process(service.spec(path), self._directory)
+                path = self.directory / f"{service.name}.txt" if profile else None
+                started[service.name] = Process(service.spec(path), self.directory)
             wait_for(lambda: all(map(_is_ready, started.values())), started, READY_POLL_SECONDS)
             yield started
         finally:
             processes.stop_in_order([each for each in started.values() if each.is_running()])
+
+    def run_to_its_end(self, spec: Spec) -> float:
+        """CPU seconds of a process which ends by itself.
+
+        Raises:
+            BenchError: It did not end well.
+        """
+        before = _cpu_seconds_of_children()
+        process = Process(
+            replace(spec, environment={**spec.environment, **COMPILED}), self.directory
+        )
+        if process.wait(STALL_SECONDS):
+            raise BenchError(f"{spec.name} failed:\n{process.tail()}")
+        return _cpu_seconds_of_children() - before
 
     def start_up(self, services: Sequence[Service]) -> dict[str, float]:
         """CPU seconds each service needs to start and to stop when there is nothing to do."""

@@ -5,7 +5,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -14,7 +15,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
+MEGABYTE = 1e6
 PACKAGES = ("aiobotocore", "aiohttp", "faust-streaming", "msgspec", "numpy", "pyarrow", "zstandard")
+
+SPEED_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,39 @@ def amount(number: float) -> str:
     return f"{number:.3g}" if abs(number) < 10 else f"{number:.1f}"
 
 
-def keep(bench: str, found: Sequence[Measurement]) -> Path:
-    """Write the figures of one bench, and where they were measured, to `bench/results`."""
-    kept = {
+def core_speed() -> float:
+    """What a CPU second is worth now: megabytes of JSON the standard library decodes in one.
+
+    On a shared machine that changes from minute to minute, by two and more. Figures can be
+    compared only where this one is about the same.
+    """
+    text = json.dumps(
+        [
+            {"time": f"2025-07-07T08:{n % 60:02}:00Z", "DeviceId": n, "s": n / 7}
+            for n in range(20_000)
+        ]
+    )
+    return max(_speed(lambda: json.loads(text), len(text) / MEGABYTE) for _ in range(SPEED_RUNS))
+
+
+def _speed(work: Callable[[], object], amount_done: float) -> float:
+    started = time.process_time()
+    work()
+    return amount_done / (time.process_time() - started)
+
+
+def keep(bench: str, found: Sequence[Measurement], speeds: Sequence[float]) -> Path:
+    """Write the figures of one bench, and where they were measured, to `bench/results`.
+
+    Args:
+        bench: Its name.
+        found: Its figures.
+        speeds: `core_speed` before and after.
+    """
+    record = {
         "bench": bench,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "core_json_megabytes_per_second": [round(speed) for speed in speeds],
         "machine": machine(),
         "figures": [
             {key: value for key, value in asdict(each).items() if value is not None}
@@ -73,8 +105,22 @@ def keep(bench: str, found: Sequence[Measurement]) -> Path:
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{bench}.json"
-    path.write_text(json.dumps(kept, indent=2) + "\n")
+    path.write_text(json.dumps(record, indent=2) + "\n")
     return path
+
+
+def kept(bench: str) -> list[tuple[Measurement, str]]:
+    """The figures of a bench's last run, each with the core's speed before and after."""
+    path = RESULTS / f"{bench}.json"
+    if not path.exists():
+        return []
+    record = json.loads(path.read_text())
+    speeds = "-".join(map(str, record["core_json_megabytes_per_second"]))
+    figures = [
+        {key: value for key, value in each.items() if key != "reached"}
+        for each in record["figures"]
+    ]
+    return [(Measurement(**figure), speeds) for figure in figures]
 
 
 def machine() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The anomaly core: deterministic, restorable anywhere, deaf to replays."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from anomaly import core, detector, episodes
-from telemill import contract, slots
+from telemill import contract, errors, slots
 from telemill.codec import wire
 from telemill.kinesis.records import Chunk, Record, Shard
 
@@ -157,6 +158,16 @@ def test_a_broken_record_is_rejected_and_the_rest_scored() -> None:
     result = step.step(chunk, step.restore([], SHARD))
     assert [each.data for each in result.rejected] == [b"not a batch"]
     assert sum(each.rows for each in result.outputs) == 9
+
+
+def test_stops_at_a_batch_of_a_newer_contract() -> None:
+    """A sound batch of another version ends the process; it is not put aside."""
+    step = make_step()
+    made = record(0, 1, range(5))
+    header = dataclasses.replace(wire.read_header(made.data), version=99)
+    newer = made._replace(data=wire.encode(header, batch(1, range(5))))
+    with pytest.raises(errors.ConfigurationError, match="update this service"):
+        step.step(Chunk(SHARD, [newer]), step.restore([], SHARD))
 
 
 def test_null_fields_are_tolerated() -> None:

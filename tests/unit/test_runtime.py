@@ -78,16 +78,18 @@ def test_a_fatal_error_is_logged(out: io.StringIO) -> None:
     assert lines(out)[-1]["status"] == 1
 
 
-def test_a_configuration_error_is_one_line(
+def test_a_configuration_error_is_one_line_a_problem(
     out: io.StringIO, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A configuration error is one line on stderr; the status is 2."""
+    """A configuration error is a line on stderr for each problem; the status is 2."""
 
     async def main(stop: asyncio.Event) -> None:
-        raise ConfigurationError("PUMP_SLOT_COUNT: got 32;\n takes 64, as stored")
+        raise ConfigurationError("PUMP_SLOT_COUNT: got 32; takes 64, as stored\na.yaml:3: no")
 
     assert runtime.run(main, service="pump") == 2
-    assert capsys.readouterr().err == "pump: PUMP_SLOT_COUNT: got 32; takes 64, as stored\n"
+    assert capsys.readouterr().err == (
+        "pump: PUMP_SLOT_COUNT: got 32; takes 64, as stored\npump: a.yaml:3: no\n"
+    )
 
 
 def test_a_drain_is_cut_short(out: io.StringIO) -> None:

@@ -32,7 +32,7 @@ class PumpSettings(settings.ServiceSettings):
         return value
 
 
-class NeedySettings(settings.Settings):
+class NeedySettings(settings.HttpSettings):
     """Has a setting without a default."""
 
     model_config = settings.config("NEEDY_")
@@ -202,6 +202,6 @@ def test_a_setting_needs_a_unit() -> None:
     with pytest.raises(TypeError, match="needs a description and a unit"):
         type(
             "Bad",
-            (settings.Settings,),
+            (settings.HttpSettings,),
             {"__annotations__": {"x": int}, "x": 1, "__module__": __name__},
         )

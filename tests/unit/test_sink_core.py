@@ -99,12 +99,12 @@ def test_a_row_gets_its_raw_shard(form: core.Form) -> None:
 
 
 @pytest.mark.parametrize("change", [{"contract": "other"}, {"version": 99}, {"kind": "scores"}])
-def test_refuses_a_batch_of_something_else(form: core.Form, change: dict[str, Any]) -> None:
-    """A batch by another contract, version or of another table is rejected with what it is."""
+def test_stops_at_a_batch_of_something_else(form: core.Form, change: dict[str, Any]) -> None:
+    """A sound batch of another contract, version or table ends the process; it is not put aside."""
     header = batches.header(form.contract, **change)
     rows = batches.batch(form.stream_schema, [(1, 0)], [NOON])
     record = batches.record(1, wire.encode(header, rows))
-    with pytest.raises(errors.SchemaError, match="this sink takes readings by fms"):
+    with pytest.raises(errors.ConfigurationError, match="this sink takes readings by fms"):
         core.take(record, form, Watermarks())
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ START_TIMEOUT_SECONDS = 120.0
 CATCH_UP_TIMEOUT_SECONDS = 60.0
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells count."""
 
 console = Console(highlight=False)
 
@@ -39,11 +42,19 @@ def main(argv: list[str] | None = None) -> int:
         prog="demo",
         description="The whole path on this machine, with no AWS account.",
     )
+    # SIGTERM as Ctrl-C: either way the children are stopped, not left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return Demo(chosen).run()
     except errors.ConfigurationError as error:
         sys.stderr.write(f"demo: {error}\n")
         return EXIT_CONFIGURATION
+    except processes.EndedEarlyError as error:
+        sys.stderr.write(f"demo: {error}\n")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("demo: interrupted; everything it started is stopped\n")
+        return EXIT_INTERRUPTED
 
 
 class Demo:
@@ -65,11 +76,16 @@ class Demo:
             topic = self._provision()
             alerts = _subscribe(topic)
             with self._running(topic):
-                self._flow()
-                if self.settings.keep:
-                    self._keep(aws.url)
+                started = time.monotonic()
+                try:
+                    self._flow()
+                    if self.settings.keep:
+                        self._keep(aws.url)
+                except KeyboardInterrupt:
+                    console.print("\nstopping")
+                flowed_seconds = time.monotonic() - started
                 self._stop_in_data_order()
-            return self._evaluate(alerts)
+            return self._evaluate(alerts, flowed_seconds)
 
     def _empty_directory(self) -> None:
         if self.directory.exists():
@@ -119,7 +135,7 @@ class Demo:
 
         if not processes.wait_until(all_ready, START_TIMEOUT_SECONDS):
             waiting = [each.process.spec.name for each in stages if not each.value("ready")]
-            raise errors.ConfigurationError(f"not ready in time: {', '.join(waiting)}")
+            raise processes.EndedEarlyError(f"not ready in time: {', '.join(waiting)}")
 
     def _pipeline(self) -> list[Process]:
         return [each for name, each in self.services.items() if name != topology.SIMULATOR]
@@ -127,21 +143,26 @@ class Demo:
     def _check_running(self) -> None:
         for process in self.services.values():
             if not process.is_running():
-                raise errors.ConfigurationError(
+                raise processes.EndedEarlyError(
                     f"{process.spec.name} ended early; {process.log_path}:\n{process.tail()}"
                 )
 
     def _keep(self, aws_url: str) -> None:
-        console.print(f"\nstill running; AWS_ENDPOINT_URL={aws_url}")
+        console.print("\nstill running. In another terminal:\n")
+        for name, value in emulator.aws_environment(aws_url).items():
+            console.print(f"  export {name}={value}")
+        push = f"{self.services[topology.INGEST].spec.url}/v1/readings"
+        body = json.dumps({"time": datetime.now(UTC).isoformat(), "DeviceId": 1, "sensor1": 80.5})
+        console.print(
+            f"\n  curl -H 'Authorization: Bearer {topology.PUSH_KEY}' -d '{body}' {push}\n",
+            soft_wrap=True,
+        )
         for process in self.services.values():
-            console.print(f"  {process.spec.name:14} {process.spec.url}")
-        console.print("stop with Ctrl-C")
-        try:
-            while True:
-                self._check_running()
-                time.sleep(STATUS_SECONDS)
-        except KeyboardInterrupt:
-            console.print()
+            console.print(f"  {process.spec.name:14} {process.spec.url}/metrics")
+        console.print("\nCtrl-C stops it and writes the report")
+        while True:
+            self._check_running()
+            time.sleep(STATUS_SECONDS)
 
     def _stop_in_data_order(self) -> None:
         """SIGTERM each service once its input is used up, so that nothing waits in a stream."""
@@ -157,7 +178,7 @@ class Demo:
             self.services[group.name].wait()
             console.print(f"stopped        {group.name}")
 
-    def _evaluate(self, alerts: "Alerts") -> int:
+    def _evaluate(self, alerts: "Alerts", flowed_seconds: float) -> int:
         parquet = self.directory / "parquet"
         for table in ("readings", "scores"):
             collect.download(names.LAKE_BUCKET, f"{table}/", parquet / table)
@@ -166,6 +187,7 @@ class Demo:
         made = evaluate.evaluate(self.settings, self.directory, self.services)
         summary = {
             **made.summary,
+            "seconds": round(flowed_seconds, 1),
             "alerts": alerts.count(),
             "athena_and_duckdb_agree": queries.agree(athena, duck),
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -71,6 +71,8 @@ def lines(
     series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
     unit: str,
     marks: Sequence[tuple[float, float]] = (),
+    *,
+    span: tuple[float, float] | None = None,
 ) -> str:
     """Lines over time, with marked points.
 
@@ -78,11 +80,13 @@ def lines(
         series: Name and (x, y) points of each line, ascending in x.
         unit: Written behind the horizontal labels.
         marks: Points to mark, such as anomalies.
+        span: Ends of the horizontal axis; those of the points by default.
     """
     points = [point for _, line in series for point in line]
     if not points:
         return _empty()
-    x = Axis(min(p[0] for p in points), max(p[0] for p in points), LEFT, WIDTH - RIGHT)
+    first, last = span or (min(p[0] for p in points), max(p[0] for p in points))
+    x = Axis(first, last, LEFT, WIDTH - RIGHT)
     low, high = min(p[1] for p in points), max(p[1] for p in points)
     pad = (high - low) * 0.05 or 1.0
     y = Axis(max(0.0, low - pad) if low >= 0 else low - pad, high + pad, HEIGHT - BOTTOM, TOP)

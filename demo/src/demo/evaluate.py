@@ -19,6 +19,8 @@ from telemill.audit import Lineage, StoredRow
 
 COMMITTED = "sink.cut_committed"
 WRITTEN = "sink.object_written"
+STATUS_NAMES = {"200": "200 ok", "499": "client gave up"}
+"""499 is what the simulator notes when its client hung up before the answer came."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,6 @@ def evaluate(
     made = {
         **summary.audit_figures(found),
         "devices": settings.devices,
-        "seconds": settings.seconds,
         "counts": {
             "served": len(served),
             "raw_items": found.raw_items,
@@ -54,6 +55,10 @@ def evaluate(
             "quarantined": found.quarantined,
             "duplicates": found.duplicates,
             "scores": len(scores),
+        },
+        "served_by_status": {
+            str(status): count
+            for status, count in sorted(Counter(a.status for a in served).items())
         },
         "quarantined_by_reason": dict(Counter(row["reason"] for row in bad)),
         "latency_seconds": summary.quantiles(ordered),
@@ -100,8 +105,12 @@ def show(
             table.add_row(*("–" if cell is None else str(cell) for cell in row))
         console.print(table)
     counts, latency = made["counts"], made["latency_seconds"]
+    statuses = ", ".join(
+        f"{STATUS_NAMES.get(status, status)} {count:,}"
+        for status, count in made["served_by_status"].items()
+    )
     console.print(
-        f"\n{counts['served']:,} answers served → {counts['raw_items']:,} items in "
+        f"\n{counts['served']:,} answers served ({statuses})\n→ {counts['raw_items']:,} items in "
         f"{names.RAW_STREAM} → {counts['stored']:,} stored + {counts['quarantined']:,} quarantined"
         f" + {counts['duplicates']:,} duplicates; {counts['scores']:,} scores, "
         f"{made['alerts']} alerts"

@@ -15,6 +15,10 @@ STOP_TIMEOUT_SECONDS = 30.0
 TAIL_LINES = 12
 
 
+class EndedEarlyError(Exception):
+    """A process is not there that should be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """How to start one process.
@@ -54,6 +58,8 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # A terminal's Ctrl-C is for us alone: we stop them in the order of the data.
+                start_new_session=True,
             )
 
     @property

@@ -10,7 +10,8 @@ from demo import charts
 STYLE = """
 :root { --ink:#1d2733; --soft:#64748b; --line:#dbe2ea; --blue:#2563eb; --green:#0f9d76;
   --amber:#d97706; --red:#dc2626; }
-body { font:15px/1.5 system-ui,sans-serif; color:var(--ink); max-width:920px; margin:2rem auto;
+body { overflow-x:hidden; font:15px/1.5 system-ui,sans-serif;
+  color:var(--ink); max-width:920px; margin:2rem auto;
   padding:0 1rem; }
 h1 { font-size:1.6rem; margin:0 0 .2rem; } h2 { font-size:1.1rem; margin:2rem 0 .5rem; }
 .sub { color:var(--soft); margin:0 0 1.2rem; }
@@ -52,6 +53,7 @@ class Figures:
         latency_edges: Bin borders, seconds.
         latency_counts: Rows per bin.
         rates: (seconds since start, readings per second) stored.
+        span: First and last second, the same for every chart over time.
         signals: A few devices.
         queries: Title, SQL, column names, rows.
     """
@@ -59,6 +61,7 @@ class Figures:
     latency_edges: list[float] = field(default_factory=list)
     latency_counts: list[int] = field(default_factory=list)
     rates: Points = field(default_factory=list)
+    span: tuple[float, float] = (0.0, 1.0)
     signals: list[Signals] = field(default_factory=list)
     queries: list[tuple[str, str, Sequence[str], Sequence[Sequence[Any]]]] = field(
         default_factory=list
@@ -77,10 +80,11 @@ def page(summary: Mapping[str, Any], figures: Figures) -> str:
         "<h2>Event time to committed Parquet</h2>",
         charts.bars(figures.latency_edges, figures.latency_counts, "seconds"),
         "<h2>Readings stored, per second of arrival</h2>",
-        charts.lines([("readings/s", figures.rates)], "seconds since start"),
-        *(_signals(each) for each in figures.signals),
+        charts.lines([("readings/s", figures.rates)], "seconds since start", span=figures.span),
+        *(_signals(each, figures.span) for each in figures.signals),
         "<h2>Where every reading went</h2>",
         _table(("stage", "count"), list(summary["counts"].items())),
+        _breakdown("Answers served, by HTTP status", summary["served_by_status"]),
         _breakdown("Quarantine by reason", summary["quarantined_by_reason"]),
         _breakdown("Served but never collected, by cause", summary["uncollected"]),
         *(_query(*each) for each in figures.queries),
@@ -105,7 +109,7 @@ def _cards(summary: Mapping[str, Any]) -> str:
         ("duplicated", summary["duplicated"], "bad" if summary["duplicated"] else "good"),
         ("out of order", summary["out_of_order"], "bad" if summary["out_of_order"] else "good"),
         ("altered", summary["altered"], "bad" if summary["altered"] else "good"),
-        ("latency p50, p99", f"{latency['p50']:.1f}, {latency['p99']:.1f} s", ""),
+        ("latency p50 · p99, s", f"{latency['p50']:.1f} · {latency['p99']:.1f}", ""),
         ("alerts", summary["alerts"], ""),
     ]
     return (
@@ -118,15 +122,15 @@ def _cards(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _signals(signals: Signals) -> str:
+def _signals(signals: Signals, span: tuple[float, float]) -> str:
     names = " ".join(
         f'<i class="k{index}">━ {escape(name)}</i>'
         for index, (name, _) in enumerate(signals.series)
     )
-    chart = charts.lines(signals.series, "seconds since start", signals.marks)
+    chart = charts.lines(signals.series, "seconds since start", signals.marks, span=span)
     return (
         f"<h2>Device {escape(signals.device)}</h2>{chart}"
-        f'<p class=legend>{names} <i class="km">○ anomaly</i></p>'
+        f'<p class=legend>{names} <i class="km">○ reading marked as an anomaly</i></p>'
     )
 
 
@@ -158,7 +162,7 @@ def _cell(value: object) -> str:
     if value is None:
         return '<td class="n">–</td>'
     if isinstance(value, float):
-        return f'<td class="n">{value:,.3f}</td>'
+        return f'<td class="n">{value:,.4g}</td>'
     if _is_number(value):
         return f'<td class="n">{value:,}</td>'
     return f"<td>{escape(str(value))}</td>"

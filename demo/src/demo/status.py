@@ -90,7 +90,7 @@ def table(stages: Sequence[Stage], elapsed_seconds: float, total_seconds: float)
 
 def line(stages: Sequence[Stage], elapsed_seconds: float) -> str:
     """The same in one line, where there is no terminal: readings (per second, lag)."""
-    parts = [f"{elapsed_seconds:3.0f} s"]
+    parts = [f"{elapsed_seconds:3.0f} s "]
     parts += [
         f"{stage.process.spec.name} {_readings(stage.samples):,.0f} ({stage.rate:,.0f}/s"
         + (f", {stage.lag_seconds:.1f} s)" if stage.lag_seconds else ")")

@@ -6,7 +6,7 @@ from typing import Any
 
 from demo.report import Figures, Signals
 from telemill.audit import Report, StoredRow
-from telemill.contract import QUALITY_LATE, Contract
+from telemill.contract import QUALITY_LATE, Contract, Field
 
 BINS = 30
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "max": 1.0}
@@ -67,6 +67,7 @@ def figures(
     made.rates = [
         (float(second), float(per_second[second])) for second in range(max(per_second) + 1)
     ]
+    made.span = (0.0, float(max(per_second) + 1))
     made.signals = _signals(contract, rows, scores, start)
     return made
 
@@ -86,7 +87,7 @@ def _signals(
     contract: Contract, rows: Sequence[StoredRow], scores: Sequence[StoredRow], start: float
 ) -> list[Signals]:
     """The devices with the most anomalies: their first fields, and the marked readings."""
-    anomalous = {row.lineage for row in scores if row.columns["is_anomaly"]}
+    anomalous = {row.lineage: row for row in scores if row.columns["is_anomaly"]}
     by_device: Counter[Any] = Counter(
         row.columns["device_id"] for row in rows if row.lineage in anomalous
     )
@@ -103,14 +104,21 @@ def _signals(
                 if row.columns[field.column] is not None
             ]
             signals.series.append((f"{field.column} {field.unit}".strip(), points))
-        first = fields[0].column
         signals.marks = [
-            (_arrival(row) - start, float(row.columns[first]))
+            (_arrival(row) - start, float(row.columns[column]))
             for row in mine
-            if row.lineage in anomalous and row.columns[first] is not None
+            if row.lineage in anomalous
+            and (column := _leading(fields, anomalous[row.lineage])) is not None
+            and row.columns[column] is not None
         ]
         made.append(signals)
     return made
+
+
+def _leading(fields: Sequence[Field], score: StoredRow) -> str | None:
+    """The shown field with the largest share in a score."""
+    shares = {each.column: score.columns[f"contribution_{each.column}"] or 0.0 for each in fields}
+    return max(shares, key=lambda column: shares[column], default=None)
 
 
 def _arrival(row: StoredRow) -> float:

@@ -1,5 +1,6 @@
 """Which processes make up the demo, with which settings, and in which order they stop."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ SINK_READINGS = "sink-readings"
 ANOMALY = "anomaly"
 SINK_SCORES = "sink-scores"
 WORKER_ID = "demo"
+WARM_UP_ROWS = 15
+"""A short demo cannot wait for the default; a few false anomalies are the price."""
+PUSH_KEY = "demo-only"
+"""The key for HTTP push; a real one comes from `telemill-ingest key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def specs(settings: DemoSettings, directory: Path, topic: str) -> list[Spec]:
         _spec(
             SINK_READINGS, "sink", "SINK_", {"TABLE": "readings", "FLUSH_INTERVAL_SECONDS": flush}
         ),
-        _spec(ANOMALY, "anomaly", "ANOMALY_", {"ALERT_TOPIC": topic}),
+        _spec(ANOMALY, "anomaly", "ANOMALY_", {"ALERT_TOPIC": topic, "WARM_UP_ROWS": WARM_UP_ROWS}),
         _spec(SINK_SCORES, "sink", "SINK_", {"TABLE": "scores", "FLUSH_INTERVAL_SECONDS": flush}),
         _spec(
             INGEST,
@@ -73,6 +78,7 @@ def specs(settings: DemoSettings, directory: Path, topic: str) -> list[Spec]:
                 "BASE_URL": simulator.url,
                 "DEVICES": f"1-{settings.devices}",
                 "POLL_INTERVAL_SECONDS": f"{settings.interval_seconds:g}",
+                "API_KEY_HASHES": f"demo:{hashlib.sha256(PUSH_KEY.encode()).hexdigest()}",
             },
         ),
     ]

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import aiohttp
+import structlog
 from aiobotocore import session as aiobotocore_session
 from botocore import exceptions
 from botocore.config import Config
@@ -18,6 +19,8 @@ from telemill.errors import (
     ThroughputExceededError,
 )
 from telemill.health import Health
+
+log = structlog.get_logger()
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 READ_TIMEOUT_SECONDS = {"kinesis": 15.0, "dynamodb": 5.0, "sns": 5.0}
@@ -229,11 +232,15 @@ async def wait_for(
         probe: Returns when all is well, raises as `map_exceptions` does.
         sleep: Waits some seconds.
     """
+    why = ""
     while True:
         try:
             await probe()
         except (ResourceError, ServiceUnavailableError, ThroughputExceededError) as error:
-            health.set(name, str(error))
+            if str(error) != why:
+                why = str(error)
+                log.warning("aws.waiting", resource=name, why=why)
+            health.set(name, why)
             await sleep(RETRY_MISSING_SECONDS)
         else:
             health.clear(name)

@@ -15,9 +15,7 @@ from botocore.exceptions import ClientError
 from telemill import names
 from telemill.progress import snapshots, store
 
-EXISTS_CODES = frozenset(
-    {"ResourceInUseException", "BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
-)
+EXISTS_CODES = frozenset({"ResourceInUseException", "BucketAlreadyOwnedByYou"})
 
 ENDED_STATE_DAYS = 366
 """A day after the longest retention Kinesis offers (365 days)."""

@@ -55,8 +55,8 @@ async def _supervise(main: Main, service: str, drain_timeout_seconds: float | No
 
 
 def complain(service: str, error: ConfigurationError) -> None:
-    """One line on stderr: a configuration error is for the person who starts the process."""
-    sys.stderr.write(f"{service}: {' '.join(str(error).split())}\n")
+    """A line a problem on stderr: it is for the person who starts the process."""
+    sys.stderr.write("".join(f"{service}: {line}\n" for line in str(error).splitlines()))
 
 
 def _on_signals(stop: asyncio.Event) -> None:

@@ -61,19 +61,9 @@ def default(of: "type[Settings]", name: str, value: Any) -> Any:
 
 
 class Settings(BaseSettings):
-    """What every process has."""
+    """How settings are read; a subclass says which."""
 
     model_config = config("TELEMILL_")
-
-    log_level: Literal["debug", "info", "warning", "error"] = setting(
-        "info", unit="", description="Least severe of our own log events; libraries: warning."
-    )
-    http_host: str = setting(
-        "127.0.0.1", unit="address", description="Address to listen on; 0.0.0.0 in a container."
-    )
-    http_port: int = setting(
-        8080, unit="port", description="Port of HTTP; 0 takes a free one.", ge=0, le=MAX_PORT
-    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -102,7 +92,21 @@ class Settings(BaseSettings):
         return f"{len(type(self).model_fields)} settings"
 
 
-class ServiceSettings(Settings):
+class HttpSettings(Settings):
+    """What every process with an HTTP interface has."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", unit="", description="Least severe of our own log events; libraries: warning."
+    )
+    http_host: str = setting(
+        "127.0.0.1", unit="address", description="Address to listen on; 0.0.0.0 in a container."
+    )
+    http_port: int = setting(
+        8080, unit="port", description="Port of HTTP; 0 takes a free one.", ge=0, le=MAX_PORT
+    )
+
+
+class ServiceSettings(HttpSettings):
     """What every one of the four services has."""
 
     contract: Path = setting(
@@ -182,7 +186,7 @@ def load(
         if flags.check:
             _leave(0, f"{prog}: valid: {loaded.check()}\n")
     except ConfigurationError as error:
-        _leave(2, f"{prog}: {' '.join(str(error).split())}\n")
+        _leave(2, "".join(f"{prog}: {line}\n" for line in str(error).splitlines()))
     return loaded
 
 

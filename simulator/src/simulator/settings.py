@@ -7,13 +7,17 @@ from telemill import settings
 PUBLISHED_PORT = 9872
 
 
-class SimulatorSettings(settings.Settings):
+class SimulatorSettings(settings.HttpSettings):
     """See `telemill-simulator --help`."""
 
     model_config = settings.config("SIMULATOR_")
 
     http_port: int = settings.setting(
-        PUBLISHED_PORT, unit="port", description="Port of the API; 0 takes a free one.", ge=0
+        PUBLISHED_PORT,
+        unit="port",
+        description="Port of the API; 0 takes a free one.",
+        ge=0,
+        le=65535,
     )
     device_count: int = settings.setting(
         100, unit="devices", description="The fleet has the ids 1 to this.", ge=1

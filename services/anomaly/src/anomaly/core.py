@@ -15,6 +15,7 @@ from telemill import errors, slots
 from telemill.codec import wire
 from telemill.contract import Contract
 from telemill.kinesis.records import Chunk, Record, Shard
+from telemill.stages import internal
 from telemill.stages.step import Output, Rejected, StepResult
 
 MAX_ROWS_PER_RECORD = 5000
@@ -81,12 +82,7 @@ class AnomalyStep:
 
     def _take(self, record: Record, state: State, result: StepResult) -> list[Taken]:
         try:
-            header, batch = wire.decode(record.data, self._schema_for)
-        except errors.SchemaError as error:
-            # A good batch that this version cannot read must not go to the quarantine.
-            raise errors.ConfigurationError(
-                f"contract: {error}; update this service before the one that writes"
-            ) from error
+            header, batch = internal.decode(record.data, self._schema_for)
         except errors.RecordError as error:
             result.counts["rejected", error.reason] += 1
             result.rejected.append(_rejected(record, error))

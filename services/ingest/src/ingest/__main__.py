@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from ingest import auth, replay, wiring
 from ingest.progress_line import ProgressLine
 from ingest.settings import IngestSettings
@@ -15,7 +17,9 @@ DESCRIPTION = "Collects readings by polling and HTTP push and writes them to the
 EPILOG = """Other commands:
   replay FILE...   load NDJSON or CSV files into the raw stream; resumes where it was stopped
   key              make an API key and its hash for INGEST_API_KEY_HASHES"""
-EXIT_REFUSED = 1
+EXIT_INCOMPLETE = 1
+
+logger = structlog.get_logger()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,38 +58,49 @@ def _replay(arguments: list[str]) -> int:
         description="Loads files of readings into the raw stream.",
     )
     log.configure(wiring.SERVICE, loaded.log_level, sys.stderr)
-    refused: list[int] = []
-
-    async def load_all(stop: asyncio.Event) -> None:
-        if not files:
-            raise errors.ConfigurationError("replay: got no file; takes FILE...")
-        refused.append(await _load_all(loaded, files, stop))
-
-    status = runtime.run(load_all, service="replay")
-    return EXIT_REFUSED if status == runtime.EXIT_OK and any(refused) else status
+    try:
+        return runtime.run(lambda stop: _load_all(loaded, files, stop), service="replay")
+    except SystemExit as ended:
+        logger.info("service.stopped", status=EXIT_INCOMPLETE)
+        sys.stderr.write(f"replay: {ended.code}\n")
+        return EXIT_INCOMPLETE
 
 
-async def _load_all(loaded: IngestSettings, files: list[Path], stop: asyncio.Event) -> int:
-    """Load the files; returns how many lines were refused."""
+async def _load_all(loaded: IngestSettings, files: list[Path], stop: asyncio.Event) -> None:
+    """Load the files.
+
+    Raises:
+        ConfigurationError: One of them cannot be loaded; AWS was not asked for anything.
+        SystemExit: Says why not everything is in the stream. It is no failure of the program, so
+            not an exception that `runtime.run` would log with a traceback.
+    """
+    if not files:
+        raise errors.ConfigurationError("got no file; takes FILE...")
     parts = wiring.Parts(loaded)
+    for path in files:
+        replay.check(path, loaded.raw_stream, parts.contract)
+    outcome = await _load_into_stream(parts, files, stop)
+    if outcome.problems:
+        raise SystemExit(outcome.problems)
+
+
+async def _load_into_stream(
+    parts: wiring.Parts, files: list[Path], stop: asyncio.Event
+) -> replay.Outcome:
+    given = parts.settings
     line = ProgressLine(sys.stderr)
-    refused = 0
     async with service.clients("kinesis", "dynamodb") as clients:
         if not await wiring.find_stream(parts, clients, stop):
-            return refused
+            return replay.Outcome(len(files), whole=0, refused=0)
         writer = parts.writer(clients.kinesis)
         await writer.start()
-        target = replay.Target(writer, loaded.raw_stream, loaded.raw_format, loaded.slot_count)
+        target = replay.Target(writer, given.raw_stream, given.raw_format, given.slot_count)
         loading = replay.Replay(target, parts.contract, shown=line.show, complained=line.say)
         try:
-            for path in files:
-                if stop.is_set():
-                    break
-                refused += (await loading.load(path, stop)).refused
+            return await loading.load_all(files, stop)
         finally:
             line.end()
             await writer.stop()
-    return refused
 
 
 if __name__ == "__main__":

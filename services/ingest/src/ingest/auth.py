@@ -42,11 +42,13 @@ def parse_keys(text: str) -> tuple[ApiKey, ...]:
         name, _, digest = entry.rpartition(":")
         if not _HASH.fullmatch(digest.lower()) or (name and not _NAME.fullmatch(name)):
             raise errors.ConfigurationError(
-                f"api_key_hashes: entry {place} is wrong; takes name:sha256 with 64 hex digits"
+                f"INGEST_API_KEY_HASHES: entry {place} is wrong; takes name:sha256 with 64 hex digits"
             )
         key = ApiKey(name or digest[:8].lower(), bytes.fromhex(digest))
         if key.name in keys:
-            raise errors.ConfigurationError(f"api_key_hashes: two keys are named {key.name!r}")
+            raise errors.ConfigurationError(
+                f"INGEST_API_KEY_HASHES: two keys are named {key.name!r}"
+            )
         keys[key.name] = key
     return tuple(keys.values())
 

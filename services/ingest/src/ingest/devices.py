@@ -15,14 +15,16 @@ TICK_SECONDS = 0.1
 share the process's wake-ups: ten at a time cost a third of ten one by one."""
 
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
+_QUOTED = re.compile(r'"(\d+\s*-\s*\d+)"')
 
 
 def parse(text: str, contract: Contract) -> tuple[str, ...]:
-    """The device keys of a list such as "1-100,205"; ranges are for integer devices.
+    """The device keys of a list such as "1-100,205" or "pump-1,pump-2".
 
     Args:
-        text: Ids and inclusive ranges, separated by commas. Ids of string devices are taken as
-            they stand: "pump-1" is no range.
+        text: Integer ids and inclusive ranges of them, or string ids, separated by commas. Among
+            string ids "pump-1" is one, and 1-100 is an error: it is hardly the name of a device.
+            One that is really called so is written in quotes: "1-100".
         contract: Says what a device id is.
 
     Returns:
@@ -46,6 +48,14 @@ def _entry(entry: str, contract: Contract) -> Iterable[str]:
         if not 0 <= last - first < MAX_DEVICES:
             raise _wrong(entry, f"takes first-last, ascending, at most {MAX_DEVICES} devices")
         return map(str, range(first, last + 1))
+    if contract.device.type == "string":
+        if _RANGE.fullmatch(entry):
+            raise _wrong(
+                entry,
+                f"devices of contract {contract.name} are text: takes a list of ids such as"
+                f' pump-1,pump-2 (a device of that very name in quotes: "{entry}")',
+            )
+        entry = _QUOTED.sub(r"\1", entry)
     try:
         return [contract.device_key(entry)]
     except errors.SchemaError as error:
@@ -53,7 +63,7 @@ def _entry(entry: str, contract: Contract) -> Iterable[str]:
 
 
 def _wrong(entry: str, takes: str) -> errors.ConfigurationError:
-    return errors.ConfigurationError(f"devices: got {entry!r}; {takes}")
+    return errors.ConfigurationError(f"INGEST_DEVICES: got {entry!r}; {takes}")
 
 
 def fraction_of(device_key: str) -> float:

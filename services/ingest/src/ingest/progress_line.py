@@ -1,5 +1,6 @@
 """The progress bar of a replay: one line on stderr, rewritten on a terminal."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,12 @@ def render(path: Path, size_bytes: int, progress: Progress, per_second: float) -
     """One line about one file."""
     share = progress.acknowledged_bytes / size_bytes if size_bytes else 1.0
     done = round(min(share, 1.0) * BAR_CHARACTERS)
+    # Rounded down: 100 % is said once, at the end.
+    percent = math.floor(min(share, 1.0) * 100)
     bar = "#" * done + "-" * (BAR_CHARACTERS - done)
     refused = f", {progress.refused:,} refused" if progress.refused else ""
     return (
-        f"{path.name} [{bar}] {share:4.0%} {progress.accepted:,} readings"
+        f"{path.name} [{bar}] {percent:3d}% {progress.accepted:,} readings"
         f"{refused}, {per_second:,.0f}/s"
     )
 

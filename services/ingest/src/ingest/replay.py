@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -83,6 +83,24 @@ def read_progress(path: Path, stream: str) -> Progress:
     return progress
 
 
+def check(path: Path, stream: str, contract: Contract) -> None:
+    """See that a file can be loaded, without a call to AWS.
+
+    Raises:
+        ConfigurationError: It is absent, unreadable or no file of readings, or its side file is
+            not its own.
+    """
+    try:
+        # A pipe cannot be resumed, and opening it may never return.
+        if path.exists() and not path.is_file():
+            raise errors.ConfigurationError(f"{path}: is not a regular file")
+        read_progress(path, stream)
+        with path.open("rb") as file:
+            tables.opened(file, path, contract)
+    except OSError as error:
+        raise errors.ConfigurationError(f"{path}: {error.strerror}") from error
+
+
 def _head(path: Path, size_bytes: int) -> bytes:
     with path.open("rb") as file:
         return file.read(size_bytes)
@@ -119,6 +137,34 @@ class Target:
     slot_count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run over several files ended.
+
+    Attributes:
+        files: Asked for.
+        whole: Loaded to their end, now or before.
+        refused: Lines of them that cannot be readings.
+    """
+
+    files: int
+    whole: int
+    refused: int
+
+    @property
+    def problems(self) -> str:
+        """What is not as it was asked for, in one line; empty when all is."""
+        found = []
+        if self.whole < self.files:
+            found.append(
+                f"stopped before everything was loaded ({self.whole} of {self.files} files are"
+                " whole); the same command goes on from there"
+            )
+        if self.refused:
+            found.append(f"refused {self.refused:,} lines which cannot be readings")
+        return "; ".join(found)
+
+
 class Replay:
     """Loads files, one after the other.
 
@@ -146,6 +192,23 @@ class Replay:
         self._complained = complained
         self._monotonic = monotonic
         self._saved_at = float("-inf")
+        self._last_shown: Progress | None = None
+
+    async def load_all(self, paths: Sequence[Path], stop: asyncio.Event) -> Outcome:
+        """Load files in order, until `stop` is set.
+
+        Raises:
+            TelemillError: As `load`.
+        """
+        whole = refused = 0
+        for path in paths:
+            if stop.is_set():
+                break
+            progress = await self.load(path, stop)
+            refused += progress.refused
+            # Not stopped: it was read to its end, even if it has grown since.
+            whole += not stop.is_set() or progress.acknowledged_bytes >= path.stat().st_size
+        return Outcome(len(paths), whole, refused)
 
     async def load(self, path: Path, stop: asyncio.Event) -> Progress:
         """Load a file from where it got to, to its end or until `stop` is set.
@@ -167,6 +230,7 @@ class Replay:
     async def _load(
         self, path: Path, file: BinaryIO, progress: Progress, stop: asyncio.Event
     ) -> Progress:
+        self._last_shown = None
         size_bytes = os.fstat(file.fileno()).st_size
         to_item = tables.opened(file, path, self._contract)
         if progress.acknowledged_bytes:
@@ -187,8 +251,13 @@ class Replay:
                 done = await self._settle(path, size_bytes, sent.popleft())
         finally:
             write_progress(path, done)
-        self._shown(path, size_bytes, done)
+        self._show(path, size_bytes, done)
         return done
+
+    def _show(self, path: Path, size_bytes: int, progress: Progress) -> None:
+        if progress != self._last_shown:
+            self._last_shown = progress
+            self._shown(path, size_bytes, progress)
 
     async def _send(
         self, path: Path, piece: tables.Piece, to_item: tables.ToItem, before: Progress
@@ -241,5 +310,5 @@ class Replay:
             self._saved_at = now
             # A few hundred bytes once a second: a thread would cost more than it saves.
             write_progress(path, sent.progress)
-            self._shown(path, size_bytes, sent.progress)
+            self._show(path, size_bytes, sent.progress)
         return sent.progress

@@ -7,6 +7,7 @@ from yarl import URL
 
 from ingest import auth, devices, leases
 from telemill import contract, names, settings
+from telemill.contract import Contract
 
 
 class IngestSettings(settings.ServiceSettings):
@@ -28,7 +29,10 @@ class IngestSettings(settings.ServiceSettings):
         "http://127.0.0.1:9872", unit="URL", description="The FMS API: base_url/{device}/."
     )
     devices: str = settings.setting(
-        "1-100", unit="ids", description="Devices to poll: ids and ranges; empty polls none."
+        "1-100",
+        unit="ids",
+        description="Devices to poll: a list of ids, also ranges when ids are integers; empty polls"
+        " none. The default is for integers: text ids have to be listed.",
     )
     poll_interval_seconds: float = settings.setting(
         10.0, unit="seconds", description="Between two polls of a device.", gt=0
@@ -102,8 +106,9 @@ class IngestSettings(settings.ServiceSettings):
         usable = self.lease_expiry_seconds - self.poll_timeout_seconds - leases.MARGIN_SECONDS
         if self.device_leases and usable < 2 * self.lease_heartbeat_seconds:
             raise ValueError(
-                f"lease_expiry_seconds: got {self.lease_expiry_seconds:g}; takes at least"
-                f" poll_timeout_seconds + {leases.MARGIN_SECONDS:g} + 2 lease_heartbeat_seconds"
+                f"INGEST_LEASE_EXPIRY_SECONDS: got {self.lease_expiry_seconds:g}; takes at least"
+                f" INGEST_POLL_TIMEOUT_SECONDS + {leases.MARGIN_SECONDS:g}"
+                " + 2 INGEST_LEASE_HEARTBEAT_SECONDS"
             )
         return self
 
@@ -113,9 +118,19 @@ class IngestSettings(settings.ServiceSettings):
         url = URL(self.base_url)
         return f"{url.host}:{url.port}"
 
+    def device_keys(self, of: Contract) -> tuple[str, ...]:
+        """The devices to poll; none when they are text and nobody listed them.
+
+        Raises:
+            ConfigurationError: As `devices.parse`.
+        """
+        if "devices" not in self.model_fields_set and of.device.type != "int64":
+            return ()
+        return devices.parse(self.devices, of)
+
     def check(self) -> str:
         """Also read the device list and the keys."""
         checked = super().check()
-        found = devices.parse(self.devices, contract.load(self.contract))
+        found = self.device_keys(contract.load(self.contract))
         keys = auth.parse_keys(self.api_key_hashes)
         return f"{checked}, {len(found)} devices, {len(keys)} API keys"

@@ -71,7 +71,8 @@ def opened(file: BinaryIO, path: Path, contract: Contract) -> ToItem:
     """Read what comes before the first reading, and say how to make items of the lines.
 
     Raises:
-        ConfigurationError: Compressed, or CSV without the fields a reading needs.
+        ConfigurationError: Compressed, or CSV whose header does not name the fields a reading
+            needs.
     """
     if path.suffix.lower() in COMPRESSED:
         raise errors.ConfigurationError(f"{path}: is compressed; takes plain NDJSON or CSV")
@@ -81,7 +82,10 @@ def opened(file: BinaryIO, path: Path, contract: Contract) -> ToItem:
 
 
 def _csv_reader(header: bytes, path: Path, contract: Contract) -> ToItem:
-    names = _row(header.strip().removeprefix(b"\xef\xbb\xbf"))
+    try:
+        names = _row(header.strip().removeprefix(b"\xef\xbb\xbf"))
+    except errors.DecodeError as error:
+        raise errors.ConfigurationError(f"{path}: its header is {error}") from error
     missing = [each.name for each in contract.fields if each.required and each.name not in names]
     if missing:
         raise errors.ConfigurationError(f"{path}: has no column {', '.join(missing)}")

@@ -37,7 +37,7 @@ class Parts:
     def __init__(self, settings: IngestSettings) -> None:
         self.settings = settings
         self.contract: Contract = contract.load(settings.contract)
-        self.devices = devices.parse(settings.devices, self.contract)
+        self.devices = settings.device_keys(self.contract)
         self.keys = auth.parse_keys(settings.api_key_hashes)
         self.floor = service.floor(SERVICE, settings)
         self.metrics = self.floor.metrics
@@ -90,6 +90,8 @@ async def serve(settings: IngestSettings, stop: asyncio.Event) -> None:
         )
         if not await find_stream(parts, clients, stop):
             return
+        if not parts.devices:
+            log.warning("ingest.polling_disabled", why="INGEST_DEVICES lists no device")
         ingest = app.Ingest(
             push=door,
             polling=_polling(parts, polling, session, clients) if parts.devices else None,
@@ -120,7 +122,7 @@ async def find_stream(parts: Parts, clients: service.Clients, stop: asyncio.Even
 def _push(parts: Parts, outbox: Outbox, writer: Writer) -> push.Push:
     settings = parts.settings
     if not parts.keys:
-        log.warning("ingest.push_disabled", why="api_key_hashes is empty")
+        log.warning("ingest.push_disabled", why="INGEST_API_KEY_HASHES is empty")
     rates = auth.RateLimits(
         settings.push_readings_per_second, settings.push_burst_readings, time.monotonic
     )

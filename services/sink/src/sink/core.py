@@ -18,6 +18,7 @@ from telemill import errors
 from telemill.codec import wire
 from telemill.contract import Contract
 from telemill.kinesis.records import Record, Shard
+from telemill.stages import internal
 from telemill.stages.step import Rejected
 from telemill.stages.watermarks import Watermarks
 
@@ -85,9 +86,10 @@ def take(record: Record, form: Form, watermarks: Watermarks) -> Taken:
     """The rows of a record that are new; `watermarks` count them as taken from now on.
 
     Raises:
-        RecordError: The record is not a batch of this table; no watermark moved.
+        RecordError: The record is broken; no watermark moved.
+        ConfigurationError: A sound batch of another table, contract or version.
     """
-    header, batch = wire.decode(record.data, form.schema_for)
+    header, batch = internal.decode(record.data, form.schema_for)
     oldest_us, newest_us = _check(batch)
     fresh = watermarks.take(header, batch, record.arrival_us)
     return Taken(

@@ -1,0 +1,131 @@
+"""The pages of docs/ say what the code does: tables and examples are compared with it."""
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from anomaly import detector, episodes, settings
+from telemill import contract, errors, settings_help
+from transform import reasons
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("ingest", "transform", "sink", "anomaly")
+OPERATION = re.compile(r'map_exceptions\(\s*"([a-z0-9]+:[A-Za-z]+)"')
+COLUMNS = [each.column for each in contract.load(ROOT / "contracts" / "fms.yaml").measures]
+FIRST_US = 1_751_876_489_000_000
+
+
+def section(page: str, heading: str) -> str:
+    """What stands under a heading of a page, up to the next of its level."""
+    text = (ROOT / "docs" / page).read_text()
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of a Markdown table's rows, without its two head lines."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def operations_in(folder: Path) -> set[str]:
+    """The AWS operations that the code of a folder names."""
+    return {name for path in folder.rglob("*.py") for name in OPERATION.findall(path.read_text())}
+
+
+def documented_operations() -> dict[str, set[str]]:
+    """Service to the operations its row in docs/operations.md names."""
+    rows = table(section("operations.md", "Permissions"))
+    return {
+        row[0].strip("`"): set(re.findall(r"`([a-z0-9]+:[A-Za-z]+)`", " ".join(row[1:])))
+        for row in rows
+    }
+
+
+def alerts_of_a_fault() -> list[episodes.Alert]:
+    """Device 17 runs normally, sensor3 rises for 20 readings, then all is well again."""
+    rows = np.arange(260)[:, None]
+    phases = np.arange(len(COLUMNS))[None, :]
+    values = 50.0 + 2.0 * np.sin(1.7 * rows + phases * (1.0 + 0.3 * rows))
+    values[200:220, COLUMNS.index("sensor3")] += 4.0
+    state = episodes.empty(1)
+    scores, shares = detector.score(
+        values,
+        np.zeros(len(values), np.int64),
+        detector.empty(1, len(COLUMNS)),
+        settings.AnomalySettings().tuning,
+    )
+    made = []
+    for row, (score, share) in enumerate(zip(scores, shares, strict=True)):
+        event_us = FIRST_US + row * 10_000_000
+        anomalous = bool(score >= settings.AnomalySettings().threshold)
+        change = episodes.advance(
+            state, 0, anomalous, event_us, settings.AnomalySettings().hysteresis
+        )
+        if change is None:
+            continue
+        fields = dict(zip(COLUMNS, share.tolist(), strict=True))
+        lineage = ("shardId-000000000001", str(49664 * 10**51 + row), 3)
+        seen = episodes.Observation(event_us, float(score), fields, lineage)
+        made.append(episodes.announce(state, 0, "17", change, seen))
+    return made
+
+
+def test_every_quarantine_reason_is_documented_and_no_other() -> None:
+    """The reasons in docs/operations.md are transform's and those of the record errors."""
+    documented = [row[0].strip("`") for row in table(section("operations.md", "The quarantine"))]
+    raised = {each.reason for each in errors.RecordError.__subclasses__()}
+    assert len(documented) == len(set(documented))
+    assert set(documented) == {*reasons.ALL, *raised}
+
+
+def test_every_aws_operation_is_in_the_permissions_and_no_other() -> None:
+    """The permissions are those of the calls the code makes."""
+    documented = documented_operations()
+    made = set.union(
+        operations_in(ROOT / "shared" / "src"), operations_in(ROOT / "services")
+    )
+    assert made
+    assert set.union(*documented.values()) == made
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_services_own_operations_are_in_its_row(service: str) -> None:
+    """What a service's own code calls is permitted to that service."""
+    own = operations_in(ROOT / "services" / service / "src")
+    assert own <= documented_operations()[service]
+
+
+def test_the_anomaly_settings_are_documented_with_their_defaults() -> None:
+    """Each setting of the anomaly service's own is in docs/anomaly.md, with default and unit."""
+    chosen = settings.AnomalySettings
+    own = [name for name in chosen.__annotations__ if name not in settings.service.StageSettings.model_fields]
+    wanted = [
+        [
+            f"`{settings_help.env_name(chosen, name)}`",
+            settings_help.default_of(chosen.model_fields[name]),
+            str(settings_help.unit_of(chosen.model_fields[name])),
+        ]
+        for name in own
+    ]
+    documented = [row[:3] for row in table(section("anomaly.md", "Settings"))]
+    assert sorted(documented) == sorted(wanted)
+
+
+def test_the_alert_in_the_documents_is_what_the_code_makes() -> None:
+    """The JSON in docs/anomaly.md is an opening alert of the code, but for the last digits."""
+    shown = re.search(r"```json\n(.*?)```", section("anomaly.md", "Alerts"), re.DOTALL)
+    assert shown is not None
+    opened, closed = alerts_of_a_fault()
+    documented = json.loads(shown[1])
+    made = json.loads(msgspec.json.encode(opened))
+    fields = documented.pop("fields"), made.pop("fields")
+    scores = documented.pop("score"), made.pop("score")
+    assert documented == made
+    assert list(fields[0]) == list(fields[1])
+    assert fields[0] == pytest.approx(fields[1], abs=1e-3)
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert (closed.state, closed.alert_id) == ("closed", opened.alert_id)
