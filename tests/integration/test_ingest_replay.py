@@ -1,7 +1,9 @@
 """`ingest replay` as a process: killed, resumed, complete."""
 
 import asyncio
+import json
 import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,8 +15,10 @@ import pytest
 from demo import collect
 from ingest import replay
 from telemill.progress import store
+from telemill.testing import emulator
 
 READINGS = 60_000
+AWAY = emulator.aws_environment("http://127.0.0.1:1")
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ def unique(aws: str) -> str:
     return name
 
 
-async def start(unique: str, *files: Path) -> asyncio.subprocess.Process:
+async def start(unique: str, *files: Path, **environ: str) -> asyncio.subprocess.Process:
     """The command."""
     given = {"INGEST_RAW_STREAM": unique, "INGEST_PROGRESS_TABLE": unique}
     return await asyncio.create_subprocess_exec(
@@ -37,9 +41,15 @@ async def start(unique: str, *files: Path) -> asyncio.subprocess.Process:
         "ingest",
         "replay",
         *map(str, files),
-        env={**os.environ, **given},
+        env={**os.environ, **given, **environ},
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+def stopped_status(said: bytes) -> object:
+    """The status in the log."""
+    [line] = [each for each in said.splitlines() if b"service.stopped" in each]
+    return json.loads(line)["status"]
 
 
 async def test_a_killed_replay_is_resumed_and_loses_nothing(unique: str, tmp_path: Path) -> None:
@@ -78,6 +88,9 @@ async def test_refused_lines_make_it_end_with_1(unique: str, tmp_path: Path) -> 
     _, said = await process.communicate()
     assert process.returncode == 1
     assert b"bad.ndjson:1: schema:" in said
+    assert stopped_status(said) == 1
+    assert said.splitlines()[-1] == b"replay: refused 1 lines which cannot be readings"
+    assert (said.count(b"good.csv ["), said.count(b"bad.ndjson [")) == (1, 1)
     items = await asyncio.to_thread(collect.raw_items, unique)
     assert Counter(item.body for item in items) == Counter(
         [
@@ -87,10 +100,28 @@ async def test_refused_lines_make_it_end_with_1(unique: str, tmp_path: Path) -> 
     )
 
 
-async def test_no_file_and_a_missing_file_are_status_2(unique: str, tmp_path: Path) -> None:
-    """One line says what is missing."""
-    for files in ((), (tmp_path / "missing.ndjson",)):
-        process = await start(unique, *files)
+async def test_files_are_looked_at_before_aws_is_asked(tmp_path: Path) -> None:
+    """No file, or a bad one behind a good one, is status 2 and named, though AWS is away."""
+    good, missing = tmp_path / "good.ndjson", tmp_path / "missing.ndjson"
+    good.write_text('{"time":"x","DeviceId":6}\n')
+    for files, named in (((), b"FILE..."), ((good, missing), b"missing.ndjson: No such file")):
+        process = await start("no-stream", *files, **AWAY)
         _, said = await process.communicate()
         assert process.returncode == 2
-        assert b"FILE" in said or b"missing.ndjson" in said
+        assert named in said
+        assert stopped_status(said) == 2
+
+
+async def test_stopped_before_everything_is_loaded_is_status_1(tmp_path: Path) -> None:
+    """SIGTERM while it waits for the stream: the status, the log and the last line say so."""
+    file = tmp_path / "good.ndjson"
+    file.write_text('{"time":"x","DeviceId":6}\n')
+    process = await start("no-stream", file, **AWAY)
+    assert process.stderr is not None
+    while b"service.started" not in await process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGTERM)
+    said = await process.stderr.read()
+    assert await process.wait() == 1
+    assert stopped_status(said) == 1
+    assert said.splitlines()[-1].startswith(b"replay: stopped before everything was loaded (0 of 1")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from anomaly import core, detector, episodes
+from anomaly import state as anomaly_state
 from telemill import contract, errors, slots
 from telemill.codec import wire
 from telemill.kinesis.records import Chunk, Record, Shard
@@ -157,7 +158,23 @@ def test_a_broken_record_is_rejected_and_the_rest_scored() -> None:
     chunk = Chunk(SHARD, [record(0, 1, range(5)), broken, record(2, 1, range(5, 9))])
     result = step.step(chunk, step.restore([], SHARD))
     assert [each.data for each in result.rejected] == [b"not a batch"]
+    assert result.rejected[0].shard_id == SHARD.shard_id
     assert sum(each.rows for each in result.outputs) == 9
+
+
+def test_a_field_more_keeps_what_was_learned() -> None:
+    """State saved under a contract with fewer measures goes on, the new field starting empty."""
+    step = make_step()
+    state = step.restore([], SHARD)
+    step.step(Chunk(SHARD, records()), state)
+    snapshot = step.snapshot(state)
+    own = slots.slots_in(SHARD.first_hash_key, SHARD.last_hash_key, SLOT_COUNT)
+    wider = anomaly_state.restore([snapshot], len(CONTRACT.measures) + 1, own)
+    devices = len(state.keys)
+    assert np.array_equal(wider.profiles.mean[:devices, :-1], state.profiles.mean[:devices])
+    assert not wider.profiles.mean[:, -1].any()
+    with pytest.raises(errors.DecodeError, match="another contract"):
+        anomaly_state.restore([snapshot], len(CONTRACT.measures) - 1, own)
 
 
 def test_stops_at_a_batch_of_a_newer_contract() -> None:

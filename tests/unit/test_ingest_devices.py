@@ -8,6 +8,7 @@ from ingest import devices
 from telemill import contract, errors
 
 FMS = contract.load(Path("contracts/fms.yaml"))
+SKAB = contract.load(Path("contracts/skab.yaml"))
 
 
 def test_reads_ids_and_ranges() -> None:
@@ -19,8 +20,21 @@ def test_reads_ids_and_ranges() -> None:
 @pytest.mark.parametrize("text", ["x", "5-1", "1-", "1-999999999", "1.5", "-", "1--2"])
 def test_names_the_entry_that_is_wrong(text: str) -> None:
     """A bad list is a configuration error which quotes the entry."""
-    with pytest.raises(errors.ConfigurationError, match="devices: got"):
+    with pytest.raises(errors.ConfigurationError, match=r"^INGEST_DEVICES: got"):
         devices.parse(text, FMS)
+
+
+def test_text_devices_are_listed() -> None:
+    """Ids of a contract with text devices stand as they are, with hyphens and digits in them."""
+    assert devices.parse("pump-1, 7,3-B", SKAB) == ("pump-1", "7", "3-B")
+
+
+@pytest.mark.parametrize("entry", ["1-100", "1 - 100", "5-1"])
+def test_a_range_is_no_text_device(entry: str) -> None:
+    """A range among text devices is an error, unless quotes say that a device is called so."""
+    with pytest.raises(errors.ConfigurationError, match=r"^INGEST_DEVICES: got .* are text"):
+        devices.parse(f"pump-1,{entry}", SKAB)
+    assert devices.parse(f'pump-1,"{entry}"', SKAB) == ("pump-1", entry)
 
 
 def test_each_device_keeps_its_phase() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import itertools
+import os
 from pathlib import Path
 
 import msgspec
@@ -14,6 +16,9 @@ from telemill.kinesis.records import Record, Shard
 
 FMS = contract.load(Path("contracts/fms.yaml"))
 SHARD = Shard("readings-raw", 1, "shardId-000000000000")
+
+
+Shown = list[replay.Progress]
 
 
 class FakeStream:
@@ -156,6 +161,88 @@ async def test_a_line_of_any_length_is_read_in_bounds(tmp_path: Path) -> None:
     assert "too_large" in complaints[0]
 
 
+class StoppingStream(FakeStream):
+    """The signal to stop comes with the first record of some file."""
+
+    def __init__(self, stop: asyncio.Event, after: int) -> None:
+        super().__init__()
+        self._stop = stop
+        self._after = after
+
+    async def put(self, slot: int, data: bytes, key: str) -> "asyncio.Future[str]":
+        """As the writer."""
+        ack = await super().put(slot, data, key)
+        if len(self.items) > self._after:
+            self._stop.set()
+        return ack
+
+
+@pytest.mark.parametrize(
+    ("after", "whole"), [(0, 0), (20_000, 1), (40_000, 2)], ids=["first", "last", "at the end"]
+)
+async def test_stopped_early_is_not_done(tmp_path: Path, after: int, whole: int) -> None:
+    """A stop before the last line of the last file is a problem; behind it there is none."""
+    files = [tmp_path / "one.ndjson", tmp_path / "two.ndjson"]
+    for file in files:
+        file.write_bytes(b"\n".join(lines(20_000)))
+    stop = asyncio.Event()
+    target = replay.Target(StoppingStream(stop, after), "readings-raw", "ndjson", 64)
+    loading = replay.Replay(target, FMS, shown=lambda *_: None, complained=print)
+    outcome = await loading.load_all(files, stop)
+    assert outcome == replay.Outcome(2, whole, 0)
+    assert bool(outcome.problems) == (whole < 2)
+    assert (f"{whole} of 2 files are whole" in outcome.problems) == (whole < 2)
+
+
+def test_an_outcome_names_everything_that_is_wrong() -> None:
+    """Refused lines and files not loaded are both said; nothing is said when all is well."""
+    assert "2 lines" in replay.Outcome(1, 1, 2).problems
+    assert "; refused 1,000 lines" in replay.Outcome(2, 1, 1000).problems
+    assert not replay.Outcome(2, 2, 0).problems
+
+
+async def test_each_state_is_shown_once(tmp_path: Path) -> None:
+    """A file done at once has one line of progress, also when it was done before."""
+    file = tmp_path / "history.ndjson"
+    file.write_bytes(b"\n".join(lines(20_000)))
+    for _ in range(2):
+        shown: list[replay.Progress] = []
+
+        def show(_path: Path, _size: int, progress: replay.Progress, to: Shown = shown) -> None:
+            to.append(progress)
+
+        target = replay.Target(FakeStream(), "readings-raw", "ndjson", 64)
+        seconds = itertools.count()  # every piece is due to be shown
+        loading = replay.Replay(
+            target, FMS, shown=show, complained=print, monotonic=seconds.__next__
+        )
+        await loading.load(file, asyncio.Event())
+        assert [each.accepted for each in shown].count(20_000) == 1
+        assert len(shown) == len(set(shown))
+
+
+def test_a_good_file_passes_the_check(tmp_path: Path) -> None:
+    """Looking at a file before the run changes nothing."""
+    file = tmp_path / "history.csv"
+    file.write_bytes(b"time,DeviceId\n")
+    replay.check(file, "readings-raw", FMS)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    "name", ["history.ndjson.gz", "missing.ndjson", "history.csv", "latin.csv", "directory", "pipe"]
+)
+def test_files_it_cannot_load_are_found_by_the_check(tmp_path: Path, name: str) -> None:
+    """Nothing has to be read or asked of AWS to find that a file cannot be loaded."""
+    (tmp_path / "history.ndjson.gz").write_bytes(b"")
+    (tmp_path / "history.csv").write_bytes(b"sensor1,sensor2\n1,2\n")
+    (tmp_path / "latin.csv").write_bytes(b"time,DeviceId,\xe9\n")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(errors.ConfigurationError, match=name):
+        replay.check(tmp_path / name, "readings-raw", FMS)
+
+
 @pytest.mark.parametrize("name", ["history.ndjson.gz", "missing.ndjson", "history.csv"])
 async def test_files_it_cannot_load_are_a_configuration_error(tmp_path: Path, name: str) -> None:
     """Compressed, absent, or CSV without device and time: one clear line."""
@@ -198,3 +285,5 @@ def test_the_progress_line_says_how_far_it_is() -> None:
     shown = out.getvalue().splitlines()[-1]
     assert shown == f"a.csv [{'#' * 12}{'-' * 12}]  50% 1,234 readings, 3 refused, 500/s"
     assert progress_line.render(Path("a"), 0, progress, 0).count("#") == 24
+    nearly = msgspec.structs.replace(progress, acknowledged_bytes=999)
+    assert " 99% " in progress_line.render(Path("a"), 1000, nearly, 0)

@@ -27,7 +27,7 @@ def test_the_defaults_are_valid() -> None:
         ({"base_url": "localhost"}, "INGEST_BASE_URL"),
         ({"base_url": "http://x/?a=1"}, "INGEST_BASE_URL"),
         ({"poll_interval_seconds": 0}, "INGEST_POLL_INTERVAL_SECONDS"),
-        ({"lease_expiry_seconds": 8}, "lease_expiry_seconds"),
+        ({"lease_expiry_seconds": 8}, "INGEST_LEASE_EXPIRY_SECONDS"),
         ({"raw_format": "avro"}, "INGEST_RAW_FORMAT"),
     ],
 )
@@ -42,11 +42,24 @@ def test_short_leases_are_fine_when_there_are_none() -> None:
     assert not read(lease_expiry_seconds=8, device_leases=False).device_leases
 
 
-@pytest.mark.parametrize("values", [{"devices": "1-x"}, {"api_key_hashes": "abc"}])
-def test_check_reads_devices_and_keys(values: dict[str, object]) -> None:
-    """--check finds a bad device list and a bad key before the service runs."""
-    with pytest.raises(errors.ConfigurationError):
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"devices": "1-x"}, "INGEST_DEVICES"),
+        ({"api_key_hashes": "abc"}, "INGEST_API_KEY_HASHES"),
+        ({"contract": "contracts/skab.yaml", "devices": "1-100"}, "INGEST_DEVICES"),
+    ],
+)
+def test_check_reads_devices_and_keys(values: dict[str, object], named: str) -> None:
+    """--check finds a bad device list and a bad key, and names the variable."""
+    with pytest.raises(errors.ConfigurationError, match=f"^{named}: "):
         read(**values).check()
+
+
+def test_the_default_devices_are_integers() -> None:
+    """With text devices nothing is polled until they are listed: no device is called 1-100."""
+    assert "0 devices" in read(contract="contracts/skab.yaml").check()
+    assert "2 devices" in read(contract="contracts/skab.yaml", devices="pump-1,pump-2").check()
 
 
 def test_bad_settings_end_with_status_2(

@@ -42,8 +42,10 @@ def main(argv: list[str] | None = None) -> int:
         prog="demo",
         description="The whole path on this machine, with no AWS account.",
     )
-    # SIGTERM as Ctrl-C: either way the children are stopped, not left behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM as Ctrl-C (which a shell's background job ignores): the children are stopped, not
+    # left behind.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         return Demo(chosen).run()
     except errors.ConfigurationError as error:
@@ -154,7 +156,8 @@ class Demo:
         push = f"{self.services[topology.INGEST].spec.url}/v1/readings"
         body = json.dumps({"time": datetime.now(UTC).isoformat(), "DeviceId": 1, "sensor1": 80.5})
         console.print(
-            f"\n  curl -H 'Authorization: Bearer {topology.PUSH_KEY}' -d '{body}' {push}\n",
+            f"\n  curl -H 'Authorization: Bearer {topology.PUSH_KEY}'"
+            f" -H 'Content-Type: application/json' -d '{body}' {push}\n",
             soft_wrap=True,
         )
         for process in self.services.values():

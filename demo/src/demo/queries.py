@@ -27,8 +27,10 @@ class Answer(NamedTuple):
 
 PER_DEVICE = (
     "Devices with the most flagged readings",
-    """SELECT device_id, count(*) AS readings, sum(CASE WHEN quality > 0 THEN 1 ELSE 0 END) AS flagged,
-       round(avg(sensor1), 2) AS temperature, sum(CASE WHEN is_fail THEN 1 ELSE 0 END) AS failures
+    """SELECT device_id, count(*) AS readings,
+       sum(CASE WHEN quality > 0 THEN 1 ELSE 0 END) AS flagged,
+       round(avg(sensor1), 2) AS temperature,
+       sum(CASE WHEN is_fail THEN 1 ELSE 0 END) AS failures
 FROM {readings} GROUP BY device_id ORDER BY flagged DESC, device_id LIMIT 5""",
 )
 EXACTLY_ONCE = (

@@ -9,7 +9,8 @@ from anomaly.alerts import AlertOutlet, topic_arn
 from anomaly.app import create_app
 from anomaly.core import AnomalyStep
 from anomaly.settings import AnomalySettings
-from telemill import contract, log, runtime, settings
+from telemill import aws, contract, log, runtime, settings
+from telemill.service import done_before
 from telemill.stages import service
 
 PROG = "telemill-anomaly"
@@ -34,10 +35,17 @@ async def run(chosen: AnomalySettings, stop: asyncio.Event) -> None:
         if not ready:
             return
         floor, opened = ready
-        alerts = AlertOutlet(opened.sns, await topic_arn(opened.sns, chosen.alert_topic))
-        await service.run(
-            chosen, floor, opened, stop, step=step, create_app=create_app, outlets=[alerts]
-        )
+        alerts = AlertOutlet(opened.sns)
+
+        async def find_topic() -> None:
+            alerts.topic_arn = await topic_arn(opened.sns, chosen.alert_topic)
+
+        # While the topic is missing, /readyz says so and SIGTERM still ends the process.
+        finding = aws.wait_for(floor.health, f"topic {chosen.alert_topic}", find_topic)
+        if await done_before(stop, finding):
+            await service.run(
+                chosen, floor, opened, stop, step=step, create_app=create_app, outlets=[alerts]
+            )
 
 
 def _step(chosen: AnomalySettings) -> AnomalyStep:

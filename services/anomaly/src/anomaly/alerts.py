@@ -27,7 +27,7 @@ class AlertOutlet:
     def __init__(
         self,
         sns: Any,
-        topic_arn: str,
+        topic_arn: str = "",
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         uniform: Callable[[], float] = random.random,
@@ -36,12 +36,12 @@ class AlertOutlet:
 
         Args:
             sns: aiobotocore client.
-            topic_arn: Where alerts go.
+            topic_arn: Where alerts go; may be set later, before the first alert.
             sleep: Waits between attempts.
             uniform: Jitter, in [0, 1).
         """
         self._sns = sns
-        self._topic_arn = topic_arn
+        self.topic_arn = topic_arn
         self._sleep = sleep
         self._random = uniform
         self._waiting: dict[str, list[Alert]] = defaultdict(list)
@@ -68,9 +68,9 @@ class AlertOutlet:
                 waiting.pop(0)
 
     async def _publish(self, alert: Alert) -> None:
-        with aws.map_exceptions("sns:Publish", topic=self._topic_arn):
+        with aws.map_exceptions("sns:Publish", topic=self.topic_arn):
             await self._sns.publish(
-                TopicArn=self._topic_arn,
+                TopicArn=self.topic_arn,
                 Subject=_subject(alert),
                 Message=msgspec.json.encode(alert).decode(),
                 MessageAttributes={
@@ -98,7 +98,7 @@ async def topic_arn(sns: Any, topic: str) -> str:
     """The ARN of a topic given by ARN or by name; a name must exist in the account.
 
     Raises:
-        ConfigurationError: There is no topic of that name.
+        ResourceError: There is no topic of that name; it may come to be.
     """
     if topic.startswith("arn:"):
         return topic
@@ -108,6 +108,6 @@ async def topic_arn(sns: Any, topic: str) -> str:
                 arn: str = found["TopicArn"]
                 if arn.rpartition(":")[2] == topic:
                     return arn
-    raise errors.ConfigurationError(
+    raise aws.ResourceError(
         f"ANOMALY_ALERT_TOPIC: got {topic!r}; takes the name or ARN of an existing SNS topic"
     )

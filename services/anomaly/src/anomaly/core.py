@@ -73,19 +73,23 @@ class AnomalyStep:
     def step(self, chunk: Chunk, state: State) -> StepResult:
         """Score the new rows of a chunk."""
         result = StepResult()
-        taken = [each for record in chunk.records for each in self._take(record, state, result)]
+        taken = [
+            each
+            for record in chunk.records
+            for each in self._take(record, chunk.shard, state, result)
+        ]
         if chunk.records:
             state.watermarks.expire(chunk.records[-1].arrival_us, self._raw_retention_hours)
         if taken:
             self._score(taken, state, result)
         return result
 
-    def _take(self, record: Record, state: State, result: StepResult) -> list[Taken]:
+    def _take(self, record: Record, shard: Shard, state: State, result: StepResult) -> list[Taken]:
         try:
             header, batch = internal.decode(record.data, self._schema_for)
         except errors.RecordError as error:
             result.counts["rejected", error.reason] += 1
-            result.rejected.append(_rejected(record, error))
+            result.rejected.append(_rejected(record, shard, error))
             return []
         new = state.watermarks.take(header, batch, record.arrival_us)
         result.counts["records_in",] += 1
@@ -225,13 +229,13 @@ def _shard_of_row(taken: list[Taken]) -> Any:
     return shard_of
 
 
-def _rejected(record: Record, error: errors.RecordError) -> Rejected:
+def _rejected(record: Record, shard: Shard, error: errors.RecordError) -> Rejected:
     return Rejected(
         reason=error.reason,
         error=str(error),
         data=record.data,
         device_id=None,
-        shard_id="",
+        shard_id=shard.shard_id,
         sequence_number=record.sequence_number,
         sub_sequence_number=0,
         arrival_us=record.arrival_us,

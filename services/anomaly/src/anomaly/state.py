@@ -115,8 +115,16 @@ def _add(state: State, decoded: _Snapshot, own_slots: Collection[int]) -> None:
 
 
 def _array(decoded: _Snapshot, name: str, like: Any) -> Any:
-    shape = (len(decoded.keys), *like.shape[1:])
+    """A stored array; fields that the contract has gained since are empty."""
+    devices = len(decoded.keys)
     try:
-        return np.frombuffer(decoded.arrays[name], like.dtype).reshape(shape)
+        flat = np.frombuffer(decoded.arrays[name], like.dtype)
+        stored = flat.reshape((devices, -1)) if like.ndim > 1 and devices else flat
     except (KeyError, ValueError) as error:
         raise errors.DecodeError(f"anomaly state: {name}: {error}") from error
+    if len(stored) != devices or stored.shape[1:] > like.shape[1:]:
+        raise errors.DecodeError(f"anomaly state: {name}: of another contract")
+    if stored.shape[1:] == like.shape[1:] or not devices:
+        return stored
+    gained = like.shape[1] - stored.shape[1]
+    return np.pad(stored, ((0, 0), (0, gained)))

@@ -42,7 +42,8 @@ def parse_keys(text: str) -> tuple[ApiKey, ...]:
         name, _, digest = entry.rpartition(":")
         if not _HASH.fullmatch(digest.lower()) or (name and not _NAME.fullmatch(name)):
             raise errors.ConfigurationError(
-                f"INGEST_API_KEY_HASHES: entry {place} is wrong; takes name:sha256 with 64 hex digits"
+                f"INGEST_API_KEY_HASHES: entry {place} is wrong;"
+                " takes name:sha256 with 64 hex digits"
             )
         key = ApiKey(name or digest[:8].lower(), bytes.fromhex(digest))
         if key.name in keys:
