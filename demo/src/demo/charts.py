@@ -8,7 +8,7 @@ from html import escape
 WIDTH = 860
 HEIGHT = 220
 LEFT, RIGHT, TOP, BOTTOM = 56, 18, 12, 34
-TICKS = 4
+TICKS = 7
 
 
 @dataclass(frozen=True, slots=True)
