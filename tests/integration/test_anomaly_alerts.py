@@ -1,5 +1,6 @@
 """Alerts reach a subscriber of the topic, and one that cannot be delivered yet is not forgotten."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -90,4 +91,31 @@ async def test_an_outage_delays_an_alert_and_loses_none() -> None:
     outlet = alerts.AlertOutlet(sns, "arn:x", sleep=no_sleep)
     second = Alert(**{**{f: getattr(ALERT, f) for f in ALERT.__struct_fields__}, "alert_id": "2"})
     await outlet.write(SHARD, StepResult(alerts=[ALERT, second]))
+    assert sns.published == ["7f8e", "2"]
+
+
+class Slow:
+    """An SNS whose answers come when they are let through."""
+
+    def __init__(self) -> None:
+        self.published: list[str] = []
+        self.answer = asyncio.Event()
+
+    async def publish(self, **arguments: Any) -> None:
+        self.published.append(json.loads(arguments["Message"])["alert_id"])
+        await self.answer.wait()
+
+
+async def test_a_flush_beside_a_write_publishes_each_alert_once() -> None:
+    """Chunk and background commit may publish at a time: each alert goes once, none is dropped."""
+    sns = Slow()
+    outlet = alerts.AlertOutlet(sns, "arn:x", sleep=no_sleep)
+    second = Alert(**{**{f: getattr(ALERT, f) for f in ALERT.__struct_fields__}, "alert_id": "2"})
+    writing = asyncio.create_task(outlet.write(SHARD, StepResult(alerts=[ALERT])))
+    flushing = asyncio.create_task(outlet.flush(SHARD))
+    more = asyncio.create_task(outlet.write(SHARD, StepResult(alerts=[second])))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    sns.answer.set()
+    await asyncio.gather(writing, flushing, more)
     assert sns.published == ["7f8e", "2"]

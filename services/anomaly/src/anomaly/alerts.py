@@ -45,6 +45,7 @@ class AlertOutlet:
         self._sleep = sleep
         self._random = uniform
         self._waiting: dict[str, list[Alert]] = defaultdict(list)
+        self._publishing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def write(self, shard: Shard, result: StepResult) -> None:
         """Publish what can be published now; the rest waits for `flush`."""
@@ -54,7 +55,12 @@ class AlertOutlet:
 
     async def flush(self, shard: Shard) -> None:
         """Publish until nothing waits; tries for ever what may heal."""
-        waiting = self._waiting[shard.shard_id]
+        # A commit in the background flushes beside the next chunk's write: one at a time, or an
+        # alert would be published twice and another dropped.
+        async with self._publishing[shard.shard_id]:
+            await self._empty(self._waiting[shard.shard_id])
+
+    async def _empty(self, waiting: list[Alert]) -> None:
         failures = 0
         while waiting:
             try:
