@@ -16,7 +16,7 @@ from telemill.codec import wire
 from telemill.contract import Contract
 from telemill.kinesis.records import Chunk, Record, Shard
 from telemill.stages import internal
-from telemill.stages.step import Output, Rejected, StepResult
+from telemill.stages.step import Output, StepResult
 
 MAX_ROWS_PER_RECORD = 5000
 """Keeps a record far below the service's limit of 1 MiB: a score row takes some 60 bytes."""
@@ -89,7 +89,7 @@ class AnomalyStep:
             header, batch = internal.decode(record.data, self._schema_for)
         except errors.RecordError as error:
             result.counts["rejected", error.reason] += 1
-            result.rejected.append(_rejected(record, shard, error))
+            result.rejected.append(internal.rejected(record, shard, error))
             return []
         new = state.watermarks.take(header, batch, record.arrival_us)
         result.counts["records_in",] += 1
@@ -227,16 +227,3 @@ def _shard_of_row(taken: list[Taken]) -> Any:
         return taken[int(np.searchsorted(ends, row, side="right"))].header.raw_shard_id
 
     return shard_of
-
-
-def _rejected(record: Record, shard: Shard, error: errors.RecordError) -> Rejected:
-    return Rejected(
-        reason=error.reason,
-        error=str(error),
-        data=record.data,
-        device_id=None,
-        shard_id=shard.shard_id,
-        sequence_number=record.sequence_number,
-        sub_sequence_number=0,
-        arrival_us=record.arrival_us,
-    )

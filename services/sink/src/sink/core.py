@@ -17,9 +17,8 @@ from sink import parquet
 from telemill import errors
 from telemill.codec import wire
 from telemill.contract import Contract
-from telemill.kinesis.records import Record, Shard
+from telemill.kinesis.records import Record
 from telemill.stages import internal
-from telemill.stages.step import Rejected
 from telemill.stages.watermarks import Watermarks
 
 TableName = Literal["readings", "scores"]
@@ -98,20 +97,6 @@ def take(record: Record, form: Form, watermarks: Watermarks) -> Taken:
         replayed=batch.num_rows - fresh.num_rows,
         oldest_event_us=oldest_us,
         newest_event_us=newest_us,
-    )
-
-
-def rejected(record: Record, shard: Shard, error: errors.RecordError) -> Rejected:
-    """A record the sink cannot take, whole, for the quarantine."""
-    return Rejected(
-        reason=error.reason,
-        error=str(error),
-        data=record.data,
-        device_id=None,
-        shard_id=shard.shard_id,
-        sequence_number=record.sequence_number,
-        sub_sequence_number=0,
-        arrival_us=record.arrival_us,
     )
 
 

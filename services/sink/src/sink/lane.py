@@ -15,6 +15,7 @@ from telemill import errors
 from telemill.kinesis.records import SHARD_END, Record, Shard
 from telemill.progress import rules
 from telemill.progress.rules import Cut, Gathering
+from telemill.stages import internal
 from telemill.stages.step import CountKey, Rejected
 from telemill.stages.watermarks import Watermarks
 
@@ -183,7 +184,7 @@ class Lane:
             taken = core.take(record, self._form, self._watermarks)
         except errors.RecordError as error:
             counts["rejected", error.reason] += 1
-            self._reject(core.rejected(record, self.shard, error))
+            self._reject(internal.rejected(record, self.shard, error))
         else:
             counts["readings_in",] += taken.batch.num_rows + taken.replayed
             counts["replayed",] += taken.replayed

@@ -6,6 +6,8 @@ import pyarrow as pa
 
 from telemill import errors
 from telemill.codec import wire
+from telemill.kinesis.records import Record, Shard
+from telemill.stages.step import Rejected
 
 
 def decode(
@@ -29,3 +31,17 @@ def decode(
             f"contract: {error}; update this service before the one that writes, or read another"
             " stream"
         ) from error
+
+
+def rejected(record: Record, shard: Shard, error: errors.RecordError) -> Rejected:
+    """A record that cannot be read, whole, for the quarantine."""
+    return Rejected(
+        reason=error.reason,
+        error=str(error),
+        data=record.data,
+        device_id=None,
+        shard_id=shard.shard_id,
+        sequence_number=record.sequence_number,
+        sub_sequence_number=0,
+        arrival_us=record.arrival_us,
+    )
