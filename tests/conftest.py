@@ -4,11 +4,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from telemill.testing import emulator
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A slow machine is no failure. In CI hypothesis's own profile says so already, and is repeatable.
+if "CI" not in os.environ:
+    hypothesis.settings.register_profile(
+        "telemill", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("telemill")
 
 
 @pytest.fixture(scope="session", autouse=True)
