@@ -109,6 +109,12 @@ class World:
             wall=lambda: 0.0,
         )
 
+    async def opened(self) -> StreamStage[list[int]]:
+        """A process starts and opens the shard."""
+        stage = self.stage()
+        await stage.open(SHARD)
+        return stage
+
     def saved(self, shard: Shard = SHARD) -> tuple[str | None, bytes | None]:
         """Position and state in the store."""
         for (_, key), item in self.store.table.items.items():
@@ -128,8 +134,7 @@ async def settle(condition: Callable[[], bool] = lambda: False) -> None:
 async def test_the_position_waits_for_acknowledgements() -> None:
     """No position is saved while any output up to it is unacknowledged; then both move at once."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     await stage.process(chunk(1, 2))
     world.now = 6.0
     stage.commit_due()
@@ -143,8 +148,7 @@ async def test_the_position_waits_for_acknowledgements() -> None:
 async def test_state_and_position_are_of_the_same_moment() -> None:
     """Records that come while a commit waits are in neither its state nor its position."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     await stage.process(chunk(1, 2))
     world.now = 6.0
     stage.commit_due()
@@ -157,8 +161,7 @@ async def test_state_and_position_are_of_the_same_moment() -> None:
 async def test_a_chunk_cut_off_half_way_is_never_committed() -> None:
     """A process cancelled between step and output leaves the last consistent position."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     await stage.process(chunk(1))
     world.writer.acknowledge()
     world.writer.room.clear()
@@ -178,8 +181,7 @@ async def test_a_chunk_cut_off_half_way_is_never_committed() -> None:
 async def test_closing_drains_commits_and_releases() -> None:
     """After close the position is the last record and another worker can take over at once."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     await stage.process(chunk(1, 2, 3))
     closing = asyncio.create_task(stage.close(SHARD, release=True))
     await settle()
@@ -211,8 +213,7 @@ async def test_a_restart_repeats_exactly_what_came_after_the_position() -> None:
 async def test_records_delivered_again_are_skipped() -> None:
     """Records at or below the position change nothing."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     await stage.process(chunk(1, 2))
     await stage.process(chunk(1, 2, 3))
     assert world.writer.put_data == [b"1", b"3", b"6"]
@@ -221,8 +222,7 @@ async def test_records_delivered_again_are_skipped() -> None:
 async def test_by_products_are_durable_before_the_position_moves() -> None:
     """Outlets are flushed before the position is saved."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     await stage.process(chunk(1))
     world.writer.acknowledge()
     await stage.close(SHARD, release=True)
@@ -232,8 +232,7 @@ async def test_by_products_are_durable_before_the_position_moves() -> None:
 async def test_the_end_of_a_shard_is_saved_and_children_get_the_state() -> None:
     """SHARD_END is saved with the final state, from which both children start."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     processing = asyncio.create_task(stage.process(chunk(5, 6, ends=True)))
     await settle()
     assert not await stage.finished(SHARD)
@@ -241,6 +240,8 @@ async def test_the_end_of_a_shard_is_saved_and_children_get_the_state() -> None:
     await processing
     assert await stage.finished(SHARD)
     assert world.saved() == (SHARD_END, b"11")
+    with pytest.raises(errors.LeaseLostError):
+        await stage.process(chunk(7))
     child = Shard("in", 1, "s1", parents=("s0",))
     await stage.open(child)
     await stage.process(chunk(7, shard=child))
@@ -250,8 +251,7 @@ async def test_the_end_of_a_shard_is_saved_and_children_get_the_state() -> None:
 async def test_a_fenced_owner_stops_and_moves_nothing() -> None:
     """After a take-over the old owner's commit fails, and the store keeps the new owner's item."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     await stage.process(chunk(1))
     world.writer.acknowledge()
     thief = world.stage()
@@ -273,8 +273,7 @@ async def test_a_fenced_owner_stops_and_moves_nothing() -> None:
 async def test_an_outage_of_the_store_is_said_and_outlived() -> None:
     """While the store is away the stage is not ready and keeps trying; then the commit succeeds."""
     world = World()
-    stage = world.stage()
-    await stage.open(SHARD)
+    stage = await world.opened()
     await stage.process(chunk(1))
     world.writer.acknowledge()
     world.store.table.faults.plan("put_progress", *[Fault.LOST] * 30)

@@ -150,13 +150,12 @@ class StreamStage(Generic[State]):
         if fresh.ends_shard:
             await self._settle(run)
             await self._commit(run, self._capture(run, records.SHARD_END))
+            # Its state is in the store now, where the children find it.
+            del self._runs[chunk.shard.shard_id]
 
     async def finished(self, shard: Shard) -> bool:
         """Whether the shard's end is committed."""
-        run = self._runs.get(shard.shard_id)
-        if run is not None:
-            return run.saved == records.SHARD_END
-        return await self._claims.finished(shard)
+        return shard.shard_id not in self._runs and await self._claims.finished(shard)
 
     async def close(self, shard: Shard, *, release: bool) -> None:
         """Wait for the acknowledgements, save the position, give the claim up."""
@@ -165,7 +164,7 @@ class StreamStage(Generic[State]):
             return
         try:
             await self._settle(run)
-            if run.consistent and run.position is not None and run.saved not in _reached(run):
+            if run.consistent and run.position is not None and run.saved != run.position:
                 await self._commit(run, self._capture(run, run.position))
             if release:
                 await run.claim.release()
@@ -296,14 +295,9 @@ def _above(chunk: Chunk, position: str | None) -> Chunk:
     return Chunk(chunk.shard, fresh, chunk.millis_behind_latest, chunk.ends_shard)
 
 
-def _reached(run: _Run[State]) -> tuple[str | None, str]:
-    """The saved positions after which nothing is left to save."""
-    return run.position, records.SHARD_END
-
-
 def _is_due(run: _Run[State], now: float, interval_seconds: float) -> bool:
     idle = run.commit is None and run.consistent
-    return idle and run.saved not in _reached(run) and now - run.committed_at >= interval_seconds
+    return idle and run.saved != run.position and now - run.committed_at >= interval_seconds
 
 
 def _is_acknowledged(future: "asyncio.Future[str]") -> bool:
