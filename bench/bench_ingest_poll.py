@@ -13,8 +13,8 @@ from bench import deployment
 from bench.deployment import Service
 from bench.measurement import Measurement
 from bench.settings import BenchSettings
-from demo.processes import Process, Spec
 from telemill.testing import emulator
+from telemill.testing.processes import Process, Spec
 
 INTERVAL_SECONDS = 10.0
 WARM_UP_SECONDS = 12.0

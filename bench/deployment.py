@@ -14,10 +14,10 @@ from typing import NamedTuple
 import boto3
 
 from bench.settings import BenchSettings
-from demo import processes, status
-from demo.processes import Process, Spec
+from demo import status
 from telemill.provision import Resources, provision
-from telemill.testing import emulator
+from telemill.testing import emulator, processes
+from telemill.testing.processes import Process, Spec
 
 READY_POLL_SECONDS = 0.05
 METRICS_POLL_SECONDS = 1.0

@@ -23,7 +23,7 @@ from bench.deployment import Deployment, Service, Usage
 from bench.measurement import MEGABYTE, Measurement
 from bench.settings import BenchSettings
 from bench.stored import Stored
-from demo.processes import Process, Spec
+from telemill.testing.processes import Process, Spec
 
 TRANSFORM = Service("transform", "transform", "TRANSFORM_")
 SINK_READINGS = Service("sink-readings", "sink", "SINK_", {"TABLE": "readings"})

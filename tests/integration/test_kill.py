@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from demo import processes, status, topology
+from demo import status, topology
 from demo.__main__ import Demo
-from demo.processes import Process
 from demo.settings import DemoSettings
+from telemill.testing import processes
+from telemill.testing.processes import Process
 
 KILLED = (
     topology.TRANSFORM,

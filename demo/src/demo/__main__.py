@@ -16,11 +16,11 @@ import boto3
 from rich.console import Console
 from rich.live import Live
 
-from demo import collect, evaluate, processes, queries, report, status, topology
-from demo.processes import Process, Spec
+from demo import collect, evaluate, queries, report, status, topology
 from demo.settings import DemoSettings
 from telemill import errors, names, provision, settings
-from telemill.testing import emulator
+from telemill.testing import emulator, processes
+from telemill.testing.processes import Process, Spec
 
 LINE_SECONDS = 5.0
 STATUS_SECONDS = 1.0

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from demo import collect, summary, topology
-from demo.processes import Process, log_events
 from demo.queries import Answer
 from demo.report import Figures
 from demo.settings import DemoSettings
 from telemill import audit, contract, names
 from telemill.audit import Lineage, StoredRow
+from telemill.testing.processes import Process, log_events
 
 COMMITTED = "sink.cut_committed"
 WRITTEN = "sink.object_written"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Table
 
-from demo.processes import Process
+from telemill.testing.processes import Process
 
 Samples = dict[str, float]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import boto3
 
-from demo.processes import Spec
 from demo.settings import DemoSettings
 from telemill import names
 from telemill.kinesis import records
 from telemill.testing.emulator import free_port
+from telemill.testing.processes import Spec
 
 CONTRACT = "contracts/fms.yaml"
 
