@@ -178,13 +178,15 @@ async def test_a_save_that_is_repeated_is_one_save(store: ProgressStore) -> None
     assert await store.read("sink", "s/1/x") == wanted
 
 
-async def test_a_save_goes_on_top_of_one_with_unknown_outcome(store: ProgressStore) -> None:
-    """An owner that does not know of its last write may still write the next."""
+async def test_a_write_that_does_not_follow_the_last_one_is_refused(store: ProgressStore) -> None:
+    """An owner that forgot about a write of its own cannot undo it."""
     held = await claimed(store)
     await store.save(rules.advance(held, FIRST, write_id=write_id()), held.write_id)
-    wanted = rules.advance(held, SECOND, write_id=write_id())
-    await store.save(wanted, held.write_id)
-    assert await store.read("sink", "s/1/x") == wanted
+    with pytest.raises(FencedError):
+        await store.save(rules.advance(held, SECOND, write_id=write_id()), held.write_id)
+    found = await store.read(held.app, held.shard)
+    assert found is not None
+    assert found.position == FIRST
 
 
 async def test_a_fact_is_fixed_once(store: ProgressStore) -> None:

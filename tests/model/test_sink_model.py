@@ -18,7 +18,7 @@ import pytest
 
 from telemill.progress import rules
 from telemill.testing.explore import Exploration, explore
-from telemill.testing.model import Claim, Save, arrive, interleave, read_back
+from telemill.testing.model import Claim, Save, arrive, interleave, took_effect
 
 
 class Variant(enum.Enum):
@@ -32,6 +32,7 @@ class Variant(enum.Enum):
     INTENT_IGNORED = "a new owner makes a cut of its own"
     UNCONDITIONAL = "writes do not name the epoch"
     EPOCH_ALONE = "writes name the epoch, but not the write they follow"
+    UNSETTLED = "after an unanswered save the cut is made anew, on top of whatever stands there"
     ORPHAN = "a child shard starts without its parent's state"
 
 
@@ -90,7 +91,7 @@ class Worker(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything that may differ."""
+    """Everything that may differ. `reached` is the furthest position of each shard so far."""
 
     items: tuple[rules.Progress | None, ...]
     workers: tuple[Worker, ...]
@@ -98,6 +99,7 @@ class State(NamedTuple):
     crashes: int
     unanswered: int
     objects: frozenset[Put] = frozenset()
+    reached: tuple[str | None, ...] = ()
     late: frozenset[Effect] = frozenset()
 
 
@@ -117,7 +119,11 @@ def apply(world: World, state: State, effect: Effect) -> tuple[State, bool]:
     item = items[effect.shard]
     changed = arrive_rejected(world, item, effect) or arrive(item, effect)
     items[effect.shard] = changed or item
-    return state._replace(items=tuple(items)), changed is not None
+    reached = tuple(
+        max(before, item.position if item else None, key=rules.order)
+        for before, item in zip(state.reached, items, strict=True)
+    )
+    return state._replace(items=tuple(items), reached=reached), changed is not None
 
 
 def arrive_rejected(
@@ -183,19 +189,22 @@ def perform(world: World, state: State, worker: Worker, effect: Effect) -> Itera
         return
     doubt = state._replace(unanswered=state.unanswered - 1, late=state.late | {effect})
     yield f"{effect}: unanswered, repeated", doubt, worker
-    if isinstance(effect, Save):
-        anew = writes(worker, effect.renamed(write_id(worker)))
-        yield f"{effect}: unanswered, called anew", doubt, anew
+    if world.variant is Variant.UNSETTLED and isinstance(effect, Save) and worker.cut is not None:
+        wanted = replace(worker.held or effect.wanted, intent=worker.cut, write_id=write_id(worker))
+        anew = effect._replace(wanted=wanted)
+        yield f"{effect}: unanswered, made anew", doubt, writes(worker, anew)
 
 
 def settle(world: World, state: State, worker: Worker) -> Worker:
     """Read back after a refused write."""
     assert isinstance(worker.pending, Claim | Save)
-    outcome, again = read_back(state.items[worker.pending.shard], worker.pending)
-    if outcome is rules.Outcome.APPLIED:
+    found = state.items[worker.pending.shard]
+    if took_effect(found, worker.pending):
         return proceed(world, state, worker)
-    if outcome is rules.Outcome.BEHIND:
-        return worker._replace(refused=False, pending=again)
+    ours = isinstance(worker.pending, Save) and found is not None
+    if ours and world.variant is Variant.UNSETTLED and found.owner == worker.name:
+        on_top = worker.pending._replace(previous=found.write_id)
+        return worker._replace(refused=False, pending=on_top)
     return idle(state, worker)
 
 
@@ -338,10 +347,16 @@ def run(world: World) -> Exploration[State]:
         if doubled := [row for row, times in stored.items() if times > 1]:
             return f"doubled {doubled}"
         lost = committed(world, state) - stored.keys()
-        return f"lost {sorted(lost)}" if lost else None
+        if lost:
+            return f"lost {sorted(lost)}"
+        if world.variant in {Variant.UNCONDITIONAL, Variant.EPOCH_ALONE}:
+            return None  # They put positions back; what is asked is what that does to the rows.
+        positions = tuple(item.position if item else None for item in state.items)
+        return None if positions == state.reached else "a position went back"
 
-    items = (None,) * len(world.shards)
-    start = State(items, (Worker("a"), Worker("b")), world.takes, world.crashes, world.unanswered)
+    none = (None,) * len(world.shards)
+    workers = (Worker("a"), Worker("b"))
+    start = State(none, workers, world.takes, world.crashes, world.unanswered, reached=none)
     return explore(start, steps, broken)
 
 
@@ -387,6 +402,7 @@ def test_every_row_is_stored_once_whatever_happens(world: World) -> None:
         (Variant.INTENT_IGNORED, World(((1, 3),), 2, 1, 0), "doubled"),
         (Variant.UNCONDITIONAL, World(((1, 3),), 2, 0, 0), "doubled"),
         (Variant.EPOCH_ALONE, World(((1, 3, 1),), 2, 1, 1), "doubled [3]"),
+        (Variant.UNSETTLED, World(((1, 3),), 1, 0, 1), "a position went back"),
         (Variant.ORPHAN, World(PARENT_AND_CHILD, 2, 0, 0), "doubled [1]"),
     ],
     ids=lambda value: value.name if isinstance(value, Variant) else "",

@@ -20,7 +20,7 @@ from telemill.codec.wire import Header
 from telemill.progress import rules
 from telemill.stages.watermarks import Watermarks
 from telemill.testing.explore import Exploration, explore
-from telemill.testing.model import Claim, Save, arrive, interleave, read_back
+from telemill.testing.model import Claim, Save, arrive, interleave, took_effect
 
 
 class Variant(enum.Enum):
@@ -202,11 +202,8 @@ def in_doubt(state: State, effect: Effect) -> State:
 def settle(state: State, worker: Worker) -> Worker:
     """Read back after a refused write."""
     assert worker.pending is not None
-    outcome, again = read_back(state.item, worker.pending)
-    if outcome is rules.Outcome.APPLIED:
+    if took_effect(state.item, worker.pending):
         return proceed(state, worker)
-    if outcome is rules.Outcome.BEHIND:
-        return worker._replace(refused=False, pending=again)
     return Worker(worker.name, worker.life, worker.writes, queue=worker.queue)
 
 

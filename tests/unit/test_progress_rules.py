@@ -151,22 +151,19 @@ def test_an_owner_writes_only_right_after_its_last_write(
 
 
 @pytest.mark.parametrize(
-    ("found", "outcome"),
+    ("found", "ours"),
     [
-        (replace(HELD, write_id="w2"), rules.Outcome.APPLIED),
-        (replace(HELD, write_id="w2", released=True), rules.Outcome.APPLIED),
-        (replace(HELD, write_id="w0"), rules.Outcome.BEHIND),
-        (replace(HELD, epoch=4, write_id="x"), rules.Outcome.FENCED),
-        (replace(HELD, released=True, write_id="w0"), rules.Outcome.FENCED),
-        (None, rules.Outcome.FENCED),
+        (replace(HELD, write_id="w2"), True),
+        (replace(HELD, write_id="w2", released=True), True),
+        (replace(HELD, epoch=4, write_id="x"), False),
+        (replace(HELD, released=True, write_id="w0"), False),
+        (None, False),
     ],
-    ids=["own", "own-release", "own-earlier", "taken", "released", "gone"],
+    ids=["own", "own-release", "taken", "released", "gone"],
 )
-def test_a_refused_write_is_told_from_fencing(
-    found: rules.Progress | None, outcome: rules.Outcome
-) -> None:
+def test_a_refused_write_is_told_from_fencing(found: rules.Progress | None, ours: bool) -> None:
     """A repeated write that had taken effect does not look like a lost claim."""
-    assert rules.settle(replace(HELD, write_id="w2"), found) is outcome
+    assert rules.took_effect(replace(HELD, write_id="w2"), found) is ours
 
 
 def test_a_new_cut_ends_where_the_sink_is_when_asked() -> None:

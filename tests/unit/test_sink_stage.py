@@ -13,6 +13,7 @@ from telemill.kinesis.records import MAX_HASH_KEY, SHARD_END, Chunk, Record, Sha
 from telemill.progress import rules
 from telemill.testing import batches
 from telemill.testing.batches import SHARD
+from telemill.testing.progress import Fault
 
 HOUR_US = 3_600_000_000
 NOON = 1_751_889_600_000_000
@@ -105,6 +106,20 @@ async def test_every_crash_heals(form: core.Form) -> None:
         assert await testing.run_once(world, SHARD, _stream(form), (3, 3), ends=True)
         _assert_exactly_once(world)
         assert world.item(SHARD).position == SHARD_END
+
+
+async def test_a_save_of_unknown_outcome_does_not_begin_the_cut_again(
+    world: World, form: core.Form
+) -> None:
+    """A save that took effect and was never answered is settled; its cut is not declared twice."""
+    unanswered = [Fault.APPLIED, Fault.LOST, Fault.LOST]
+    world.progress.faults.plan("put_progress", None, *unanswered)
+    assert await testing.run_once(world, SHARD, _stream(form), SIZES, cut_after=CUTS)
+    _assert_exactly_once(world)
+    assert world.steps.count("after declare") == len(
+        {name.split("/")[-1] for name in world.lake.objects}
+    )
+    assert not world.lake.refused
 
 
 async def test_crashes_while_healing_heal(form: core.Form) -> None:

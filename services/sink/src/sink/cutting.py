@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -26,6 +27,9 @@ from telemill.stages.step import StepResult
 
 PARALLEL_PUTS = 8
 """Objects of one cut on their way at once; bounds the encoded bytes held."""
+
+Insist = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
+"""Calls something until it succeeds or cannot heal."""
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -105,21 +109,28 @@ class Cutter:
         # One at a time: an encoder holds a copy of its rows.
         self._encoding = asyncio.Lock()
 
-    async def commit(self, claim: CutClaim, sealed: SealedCut) -> None:
-        """Carry out the protocol for one cut. Repeat after a TransientError.
+    async def commit(self, claim: CutClaim, sealed: SealedCut, insist: Insist) -> None:
+        """Carry out the protocol for one cut.
+
+        Args:
+            claim: On the shard.
+            sealed: The cut.
+            insist: Repeats a step while it may heal. What was done is not begun again: a cut whose
+                position may be saved is never declared a second time.
 
         Raises:
             PositionError: The claim is void, nothing more may be written.
-            TransientError: Some step did not succeed.
+            TransientError: `insist` gave up.
             ConfigurationError: As the catalogue and the lake say.
         """
         if sealed.cut is not None and sealed.rows.count:
-            await claim.declare(sealed.cut)
-            await self._write(sealed, self._naming.cut_id(sealed.shard, sealed.cut))
+            await insist(partial(claim.declare, sealed.cut))
+            cut_id = self._naming.cut_id(sealed.shard, sealed.cut)
+            await insist(partial(self._write, sealed, cut_id))
         if sealed.rejected:
             await self._quarantine.write(sealed.shard, StepResult(rejected=[*sealed.rejected]))
-            await self._quarantine.flush(sealed.shard)
-        await claim.save(sealed.position, sealed.state)
+            await insist(partial(self._quarantine.flush, sealed.shard))
+        await insist(partial(claim.save, sealed.position, sealed.state))
         self._report(sealed)
 
     async def _write(self, sealed: SealedCut, cut_id: str) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -313,7 +314,7 @@ class TableStage:
     async def _finish(self, held: _Held, sealed: SealedCut) -> None:
         """Make a cut durable, then see whether the next is due."""
         try:
-            await self._persist(held, sealed)
+            await self._cutter.commit(held.claim, sealed, partial(self._insist, held))
         except Exception as error:
             self._fail(held, error)
         finally:
@@ -321,19 +322,22 @@ class TableStage:
             self._freed.set()
         self._advance(held)
 
-    async def _persist(self, held: _Held, sealed: SealedCut) -> None:
-        """Try a cut until it is durable; while the process drains, only once."""
-        name = f"commit {sealed.shard.shard_id}"
+    async def _insist(self, held: _Held, call: Callable[[], Awaitable[None]]) -> None:
+        """Repeat a step of a cut while it may heal; while the process drains, not at all."""
+        shard_id = held.lane.shard.shard_id
+        name = f"commit {shard_id}"
         pause = 0.1
         while True:
             try:
-                await self._cutter.commit(held.claim, sealed)
+                await call()
             except (errors.TransientError, aws.ResourceError) as error:
                 if held.closing:
                     raise
                 self._health.set(name, str(error))
                 self._metrics.retries.labels(operation="commit").inc()
-                log.warning("sink.commit_failed", shard_id=sealed.shard.shard_id, error=str(error))
+                log.warning(
+                    "sink.commit_failed", shard_id=held.lane.shard.shard_id, error=str(error)
+                )
                 await self._sleep(pause * self._jitter())
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:

@@ -57,7 +57,7 @@ class Claim:
 
     One task at a time may call `save`, `declare` and `release` (they wait for one another); `beat`
     runs beside them. After a TransientError or a cancellation the write's outcome is unknown; the
-    owner may simply go on, and the next write settles it.
+    owner may simply go on: before anything else is written, that write is repeated.
 
     Attributes:
         shard: What is claimed.
@@ -85,6 +85,7 @@ class Claim:
         self._void = False
         self._given_up = False
         self._superseded: set[str] = set()
+        self._doubtful: rules.Progress | None = None
 
     @property
     def position(self) -> str | None:
@@ -126,13 +127,11 @@ class Claim:
         """
         async with self._lock:
             self._require_held()
-            moved = rules.advance(
-                self._progress, position, write_id=self._host.new_id(), intent=intent
-            )
-            if moved.ended:
-                expiry = self._host.wall() + self._retention_seconds + DAY_SECONDS
-                moved = replace(moved, expires_at=int(expiry))
-            await self._write(await self._with_state(moved, state))
+            settled = await self._settle()
+            # The state at a position is always the same: it was this very call, made before.
+            if settled is None or (settled.position, settled.intent) != (position, intent):
+                moved = self._moved(position, intent)
+                await self._write(await self._with_state(moved, state))
             await self._delete_superseded()
 
     async def declare(self, cut: rules.Cut) -> None:
@@ -145,6 +144,9 @@ class Claim:
         """
         async with self._lock:
             self._require_held()
+            await self._settle()
+            if self._progress.intent == cut:
+                return
             await self._write(rules.declare(self._progress, cut, write_id=self._host.new_id()))
 
     async def beat(self) -> None:
@@ -180,12 +182,22 @@ class Claim:
         """
         self._given_up = True
         async with self._lock:
-            if self._void or self._progress.released or self._progress.ended:
+            if self._void:
                 return
             try:
+                await self._settle()
+                if self._progress.released or self._progress.ended:
+                    return
                 await self._write(rules.release(self._progress, write_id=self._host.new_id()))
             except FencedError:
                 log.info("progress.release_fenced", shard_id=self.shard.shard_id)
+
+    def _moved(self, position: str, intent: rules.Cut | None) -> rules.Progress:
+        moved = rules.advance(self._progress, position, write_id=self._host.new_id(), intent=intent)
+        if not moved.ended:
+            return moved
+        expiry = self._host.wall() + self._retention_seconds + DAY_SECONDS
+        return replace(moved, expires_at=int(expiry))
 
     def _require_held(self) -> None:
         if self._void or self._given_up:
@@ -203,12 +215,24 @@ class Claim:
         self._superseded.add(key)
         return replace(moved, state_key=key)
 
+    async def _settle(self) -> rules.Progress | None:
+        """Repeat a write of unknown outcome; it, now that it is known to have taken effect.
+
+        Reading the item back would not do: the first try may still be on its way.
+        """
+        doubtful = self._doubtful
+        if doubtful is not None:
+            await self._write(doubtful)
+        return doubtful
+
     async def _write(self, progress: rules.Progress) -> None:
+        self._doubtful = progress
         try:
             await self._store.save(progress, self._progress.write_id)
         except FencedError:
             self._void = True
             raise
+        self._doubtful = None
         if self._progress.state_key is not None:
             self._superseded.add(self._progress.state_key)
         self._progress = progress

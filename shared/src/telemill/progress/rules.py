@@ -6,13 +6,13 @@ here and carried out by `telemill.progress.store` as one conditional write. Two 
 - `epoch` counts owners. A write names the epoch it was claimed with, so a *zombie* (an owner that
   paused, was replaced and woke up) changes nothing.
 - `write_id` chains the writes of one owner. A write names the one it follows, so a *ghost* (a
-  write that timed out, was repeated, and reaches the table late) changes nothing either.
+  write that timed out, was repeated, and reaches the table late) changes nothing either. A write
+  of unknown outcome is repeated under its own name before any other follows it.
 
 For the sink there is the cut: `resume`, `admit`, `next_cut` say which records go into one set of
 objects; see `Gathering`. (Watermarks, the consumers' side, are `telemill.stages.watermarks`.)
 """
 
-import enum
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,6 @@ __all__ = [
     "STALE_SECONDS",
     "Cut",
     "Gathering",
-    "Outcome",
     "Progress",
     "Sighting",
     "admit",
@@ -40,10 +39,10 @@ __all__ = [
     "order",
     "release",
     "resume",
-    "settle",
     "shard_key",
     "sight",
     "take",
+    "took_effect",
     "unchanged",
     "unfinished_parents",
     "writable",
@@ -293,26 +292,17 @@ def moved(item: Progress, progress: Progress) -> Progress:
     return replace(progress, epoch=item.epoch, owner=item.owner, beat=item.beat)
 
 
-class Outcome(enum.Enum):
-    """What a refused write turns out to be when the item is read back."""
-
-    APPLIED = "an earlier try of this very write took effect"
-    BEHIND = "an earlier write of this owner took effect: try again on top of it"
-    FENCED = "the claim is void"
-
-
-def settle(wanted: Progress, found: Progress | None) -> Outcome:
+def took_effect(wanted: Progress, found: Progress | None) -> bool:
     """Tell a repeated write from fencing, after the condition of a write did not hold.
+
+    An owner settles a write of unknown outcome (repeats it) before the next one, so what stands in
+    its epoch is either the write it follows, and then the condition held, or this very one.
 
     Args:
         wanted: What the write would have made of the item.
         found: The item, read consistently afterwards.
     """
-    if found is not None and found.write_id == wanted.write_id:
-        return Outcome.APPLIED
-    # Nobody but the owner writes in its epoch, so what stands there is a write of its own whose
-    # answer it never saw.
-    return Outcome.BEHIND if is_live(found, wanted.epoch) else Outcome.FENCED
+    return found is not None and found.write_id == wanted.write_id
 
 
 # --- the sink's cut --------------------------------------------------------------------------

@@ -40,8 +40,8 @@ class ProgressStore(Protocol):
     """One item per (application, shard), changed by conditional writes only.
 
     Every method may raise TransientError after its own retries: the outcome of a write is then
-    unknown, it may even take effect later, and the same or another write may follow; none of that
-    can look like fencing or undo a later write. Cancellation leaves the same doubt and no other.
+    unknown, it may even take effect later. The same write may be repeated: that cannot look like
+    fencing, and leaves one outcome. Cancellation leaves the same doubt and no other.
     """
 
     async def read(self, app: str, shard: str) -> rules.Progress | None:
@@ -65,7 +65,8 @@ class ProgressStore(Protocol):
         """Write position, state, intent, released and expiry at once.
 
         Conditional on the epoch, on not being released, and on `previous`, the `write_id` of the
-        item it was computed from.
+        item it was computed from. A write of unknown outcome has to be repeated before another
+        one follows it.
 
         Raises:
             FencedError: The claim is void, nothing was written and nothing ever will be.
@@ -122,20 +123,17 @@ class ConditionalStore:
         item = await self._retry(lambda: self._table.put_claim(seen, taken))
         # Refused: by somebody else's claim, or by our own first try whose answer was lost.
         item = item or await self.read(taken.app, taken.shard)
-        if item is None or rules.settle(taken, item) is not rules.Outcome.APPLIED:
+        if item is None or not rules.took_effect(taken, item):
             raise ClaimHeldError(f"{taken.app} {taken.shard}: claimed by another worker")
         return item
 
     async def save(self, progress: rules.Progress, previous: str) -> None:
         """See ProgressStore."""
-        while not await self._put(progress, previous):
-            found = await self.read(progress.app, progress.shard)
-            outcome = rules.settle(progress, found)
-            if outcome is rules.Outcome.APPLIED:
-                return
-            if outcome is rules.Outcome.FENCED or found is None:
-                raise _fenced(progress, found)
-            previous = found.write_id
+        if await self._retry(lambda: self._table.put_progress(progress, previous)):
+            return
+        found = await self.read(progress.app, progress.shard)
+        if not rules.took_effect(progress, found):
+            raise _fenced(progress, found)
 
     async def beat(self, progress: rules.Progress) -> None:
         """See ProgressStore."""
@@ -147,9 +145,6 @@ class ConditionalStore:
         await self._retry(lambda: self._table.put_fact(key, value))
         stored = await self._retry(lambda: self._table.get_fact(key))
         return value if stored is None else stored
-
-    async def _put(self, progress: rules.Progress, previous: str) -> bool:
-        return await self._retry(lambda: self._table.put_progress(progress, previous))
 
 
 def _fenced(progress: rules.Progress, found: rules.Progress | None) -> FencedError:

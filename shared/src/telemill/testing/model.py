@@ -1,7 +1,6 @@
 """The progress table as the models of tests/model see it: writes that may arrive at any moment."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from telemill.progress import rules
@@ -30,10 +29,6 @@ class Save(NamedTuple):
         cut = f" cut {wanted.intent.name}" if wanted.intent else ""
         return f"save {wanted.position} state {wanted.state!r}{cut}"
 
-    def renamed(self, write_id: str) -> "Save":
-        """The same, called again by an owner that does not know the outcome."""
-        return self._replace(wanted=replace(self.wanted, write_id=write_id))
-
 
 Write = Claim | Save
 
@@ -48,18 +43,10 @@ def arrive(item: rules.Progress | None, write: Write) -> rules.Progress | None:
     return rules.moved(item, write.wanted)
 
 
-def read_back(found: rules.Progress | None, write: Write) -> tuple[rules.Outcome, Write]:
-    """As `telemill.progress.store.ConditionalStore` after a refusal: what it was, what to repeat.
-
-    A claim is never repeated: `BEHIND` means that somebody else was faster.
-    """
+def took_effect(found: rules.Progress | None, write: Write) -> bool:
+    """As `telemill.progress.store.ConditionalStore` after a refusal: whether it was this write."""
     wanted = write.taken if isinstance(write, Claim) else write.wanted
-    outcome = rules.settle(wanted, found)
-    if outcome is rules.Outcome.APPLIED or found is None:
-        return outcome, write
-    if isinstance(write, Claim):
-        return rules.Outcome.FENCED, write
-    return outcome, write._replace(previous=found.write_id)
+    return rules.took_effect(wanted, found)
 
 
 def interleave(
