@@ -121,6 +121,17 @@ def test_restoring_a_snapshot_continues_exactly(cut: int) -> None:
     assert sum(each.rows for each in first.outputs + kept.outputs) == 300
 
 
+def test_a_state_without_devices_can_be_restored() -> None:
+    """A shard that ended before any device came hands its children a state like any other."""
+    step = make_step()
+    empty = step.snapshot(step.restore([], SHARD))
+    learned = step.restore([], SHARD)
+    step.step(Chunk(SHARD, [record(1, 3, range(20))]), learned)
+    both = step.restore([empty, step.snapshot(learned)], SHARD)
+    assert step.snapshot(both) == step.snapshot(learned)
+    assert step.snapshot(step.restore([empty], SHARD)) == empty
+
+
 def test_rows_seen_again_are_not_scored_again() -> None:
     """A replay by the producer changes neither scores nor state."""
     step, all_records = make_step(), records()

@@ -117,14 +117,16 @@ def _add(state: State, decoded: _Snapshot, own_slots: Collection[int]) -> None:
 def _array(decoded: _Snapshot, name: str, like: Any) -> Any:
     """A stored array; fields that the contract has gained since are empty."""
     devices = len(decoded.keys)
+    if not devices:
+        return np.empty((0, *like.shape[1:]), like.dtype)
     try:
         flat = np.frombuffer(decoded.arrays[name], like.dtype)
-        stored = flat.reshape((devices, -1)) if like.ndim > 1 and devices else flat
+        stored = flat.reshape((devices, -1)) if like.ndim > 1 else flat
     except (KeyError, ValueError) as error:
         raise errors.DecodeError(f"anomaly state: {name}: {error}") from error
     if len(stored) != devices or stored.shape[1:] > like.shape[1:]:
         raise errors.DecodeError(f"anomaly state: {name}: of another contract")
-    if stored.shape[1:] == like.shape[1:] or not devices:
+    if stored.shape[1:] == like.shape[1:]:
         return stored
     gained = like.shape[1] - stored.shape[1]
     return np.pad(stored, ((0, 0), (0, gained)))
