@@ -144,6 +144,14 @@ def test_union_of_parents() -> None:
     ]
 
 
+def test_a_union_carries_the_values_of_who_saw_the_device_last() -> None:
+    """Both parents know the newest reading since their split; a late one went to one of them."""
+    times, hashes = np.array([20], np.int64), np.array([1], np.uint64)
+    stale = dedupe.Entry(times, hashes, 20, 100, (9.0,))
+    fresh = dedupe.Entry(times, hashes, 20, 200, (10.0,))
+    assert dedupe.union(stale, fresh).carried == dedupe.union(fresh, stale).carried == (10.0,)
+
+
 def test_smaller_window_keeps_the_last() -> None:
     """A state saved with a larger window is cut to the readings taken last."""
     known = restored(snapshot.pack(filled()), window=2)

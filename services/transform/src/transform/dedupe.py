@@ -278,7 +278,10 @@ def union(first: Entry, second: Entry) -> Entry:
     event_us = np.r_[first.event_us, second.event_us][order]
     hashes = np.r_[first.hashes, second.hashes][order]
     fresh = np.r_[True, event_us[1:] != event_us[:-1]][: len(event_us)]
-    newer = max(first, second, key=lambda entry: (entry.newest_us, repr(entry.carried)))
+    # Both know the newest reading when a split came after it; late ones since went to one of them.
+    newer = max(
+        first, second, key=lambda entry: (entry.newest_us, entry.last_seen_us, repr(entry.carried))
+    )
     return Entry(
         event_us[fresh],
         hashes[fresh],
