@@ -13,12 +13,17 @@ export UV_SYSTEM_CERTS := 1
 # Six processes start at once in the demo: compile once, here.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: help setup demo test lint fmt bench clean
+.PHONY: help setup setup-fault demo test fault soak lint fmt bench clean
+
+# Of the soak; SEED replays one.
+MINUTES ?= 5
+SEED ?= $(shell date +%s)
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  DEMO_SECONDS=60 make demo   how long the demo runs; DEMO_KEEP=1 leaves it running"
+	@echo "  make soak MINUTES=5 SEED=1  how long, and which kills and faults"
 
 setup: build/.setup ## install everything into .venv and build/ (no root, no global installs)
 
@@ -37,16 +42,31 @@ build/.setup: $(UV) uv.lock tools/ministack/uv.lock pyproject.toml $(wildcard */
 	@UV_PROJECT_ENVIRONMENT=$(abspath build/ministack) $(UV) sync --frozen -q --directory tools/ministack
 	@touch $@
 
+setup-fault: build/.setup-fault ## also install the emulator that reshards (needs Node.js and npm)
+
+build/.setup-fault: build/.setup $(wildcard tools/kinesis-local/*)
+	@command -v npm >/dev/null || { echo "the fault tests need Node.js 18 or newer with npm (Debian: apt install nodejs npm)" >&2; exit 1; }
+	@echo "installing the Kinesis emulator that reshards into build/kinesis-local/"
+	@mkdir -p build/kinesis-local && cp tools/kinesis-local/* build/kinesis-local/
+	@npm ci --prefix build/kinesis-local --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@
+
 demo: build/.setup ## run the whole path on this machine, audit it, write build/demo/report.html
 	@$(PY) -m demo
 
-test: build/.setup ## unit, property, contract, model and integration tests
+test: build/.setup ## unit, property, model, contract and integration tests
 	@$(PY) -m pytest
+
+fault: build/.setup-fault ## the delivery promise under crashes, zombies, reshards, outages and poison
+	@$(PY) -m pytest tests/fault
+
+soak: build/.setup-fault ## kill random services under load and faults for MINUTES, then audit
+	@$(PY) -m fault soak --minutes $(MINUTES) --seed $(SEED)
 
 lint: build/.setup ## format check, lint, types, import boundaries
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/mypy --strict shared/src services/*/src simulator/src demo/src
+	@.venv/bin/mypy --strict shared/src services/*/src simulator/src demo/src offline/src fault
 	@.venv/bin/lint-imports
 
 fmt: build/.setup ## format and apply safe lint fixes

@@ -22,6 +22,7 @@ BENCHES = {
     "full-path-single": "bench.full_path:single",
     "full-path-services": "bench.full_path:services",
     "full-path-memory": "bench.full_path:memory",
+    "promise-overhead": "bench.bench_promise_overhead:measure",
 }
 """What runs under which name."""
 

@@ -10,6 +10,7 @@ from itertools import accumulate, islice
 from operator import lt
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +21,9 @@ from telemill.contract import Contract
 from telemill.kinesis.records import Record
 from telemill.stages import internal
 from telemill.stages.watermarks import Watermarks
+
+LARGE_BATCH_ROWS = 100
+"""From here on numpy's fixed cost is less than what lists cost by the row."""
 
 TableName = Literal["readings", "scores"]
 
@@ -135,8 +139,16 @@ def _check(batch: pa.RecordBatch) -> tuple[int, int]:
     """
     if batch.num_rows == 0:
         return 0, 0
+    _check_lineage(batch)
+    return _check_times(batch)
+
+
+def _check_lineage(batch: pa.RecordBatch) -> None:
     if not ascends(batch.column("sequence_number"), batch.column("sub_sequence_number")):
         raise errors.SchemaError("rows do not ascend in (sequence_number, sub_sequence_number)")
+
+
+def _check_times(batch: pa.RecordBatch) -> tuple[int, int]:
     times = batch.column("event_time")
     if times.null_count:
         raise errors.SchemaError("event_time is missing")
@@ -156,10 +168,31 @@ def ascends(numbers: Any, sub_numbers: Any) -> bool:
     """
     if numbers.null_count or sub_numbers.null_count:
         return False
-    if len(numbers) == 1:
-        return True
+    if len(numbers) >= LARGE_BATCH_ROWS:
+        found = _ascends_where_equally_long(numbers, sub_numbers)
+        if found is not None:
+            return found
     # Digits compare like numbers once the longer is the greater. Lists and not Arrow kernels:
-    # the ten it takes cost more than the rows of most batches.
+    # the ten it takes cost more than the rows of a small batch.
     digits = numbers.to_pylist()
     rows = list(zip(map(len, digits), digits, sub_numbers.to_pylist(), strict=True))
     return all(map(lt, rows, islice(rows, 1, None)))
+
+
+def _ascends_where_equally_long(numbers: Any, sub_numbers: Any) -> bool | None:
+    """The same on Arrow's buffers; None when the numbers differ in length, as emulators' may."""
+    _, offsets, digits = numbers.buffers()
+    bounds = np.frombuffer(offsets, np.int32, len(numbers) + 1, numbers.offset * 4)
+    width, first, end = int(bounds[1] - bounds[0]), int(bounds[0]), int(bounds[-1])
+    if width == 0 or (np.diff(bounds) != width).any():
+        return None
+    subs = sub_numbers.to_numpy()
+    higher = subs[1:] > subs[:-1]
+    # Rows of one raw record are the usual case: shifted by one row, the digits are the same.
+    if digits[first : end - width].equals(digits[first + width : end]):
+        return bool(higher.all())
+    texts = np.frombuffer(digits, f"S{width}", len(numbers), first)
+    before, after = texts[:-1], texts[1:]
+    changes = np.flatnonzero(after != before)
+    higher[changes] = after[changes] > before[changes]
+    return bool(higher.all())

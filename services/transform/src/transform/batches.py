@@ -63,9 +63,6 @@ class Batcher:
         schema = self._schema
         ids = [device.id if device.key else None for device in readings.devices]
         device_ids = pa.array(ids, schema.field("device_id").type)
-        numbers = pa.array([record.sequence_number for record in portion.records], pa.string())
-        places = readings.places[order]
-        first = raw.sub_sequence_number(1, 0) * np.array(portion.indexes, np.int64)
         measured = [
             column.take(order).array(schema.field(value.column).type)
             for value, column in zip(self._contract.values, values, strict=True)
@@ -77,8 +74,7 @@ class Batcher:
                 pa.array(readings.arrival_us[order], schema.field("ingest_time").type),
                 *measured,
                 pa.array(quality[order], pa.int64()),
-                numbers.take(pa.array(places)),
-                pa.array(first[places] + readings.rows[order], pa.int64()),
+                *_lineage(portion, readings, order),
             ],
             schema=schema,
         )
@@ -94,6 +90,19 @@ class Batcher:
             raw_incarnation=shard.incarnation,
             raw_shard_id=shard.shard_id,
         )
+
+
+def _lineage(
+    portion: Portion, readings: Readings, order: npt.NDArray[np.intp]
+) -> tuple[pa.Array, pa.Array]:
+    """Sequence number and sub-sequence number of each row."""
+    numbers = pa.array([record.sequence_number for record in portion.records], pa.string())
+    places = readings.places[order]
+    first = raw.sub_sequence_number(1, 0) * np.array(portion.indexes, np.int64)
+    return (
+        numbers.take(pa.array(places)),
+        pa.array(first[places] + readings.rows[order], pa.int64()),
+    )
 
 
 def _encoded(header: wire.Header, batch: pa.RecordBatch) -> Iterator[Output]:

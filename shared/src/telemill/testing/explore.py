@@ -49,8 +49,10 @@ def explore(
         if not following:
             ends.append(state)
         for name, after in following:
-            if after not in came_from:
-                came_from[after] = (name, state)
+            # Hashing a state is most of the work: once does.
+            known = len(came_from)
+            came_from.setdefault(after, (name, state))
+            if len(came_from) > known:
                 queue.append(after)
     return Exploration(len(came_from), ends=ends)
 
