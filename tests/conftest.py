@@ -1,11 +1,13 @@
 """Fixtures every suite shares."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from telemill.testing import emulator
 
@@ -23,6 +25,16 @@ if "CI" not in os.environ:
 def _in_root() -> None:
     """Settings name files relative to the checkout, as the Makefile runs things."""
     os.chdir(ROOT)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A command run in the test's own process configures logging to streams that end with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from telemill.progress.store import (
     DynamoProgressStore,
     ProgressStore,
 )
+from telemill.progress.suspicion import Suspects
 from telemill.stages.owner import StartPosition
 from telemill.testing.progress import MemoryProgressStore, MemorySnapshotStore
 
@@ -117,12 +118,14 @@ async def test_a_take_that_is_repeated_is_one_take(store: ProgressStore) -> None
     [
         {"position": FIRST, "state": b"\x00\xff" * 2048},
         {"position": FIRST, "state": b""},
+        {"crashes": 3, "suspects": Suspects(None, SECOND), "poison": (FIRST, SECOND)},
+        {"suspects": Suspects(FIRST, SECOND, trying=SECOND, tries=2)},
         {"position": FIRST, "state_key": "state/live/x", "intent": rules.Cut(FIRST, SECOND)},
         {"intent": rules.Cut(None, SECOND)},
         {"position": SHARD_END, "state": b"s", "expires_at": 1_700_000_000},
         {"position": FIRST, "released": True},
     ],
-    ids=["inline", "empty", "object", "first-intent", "end", "release"],
+    ids=["inline", "empty", "poison", "suspects", "object", "first-intent", "end", "release"],
 )
 async def test_what_is_saved_is_read(store: ProgressStore, content: dict[str, object]) -> None:
     """Position, state and intent come back together as they were written."""
@@ -140,6 +143,15 @@ async def test_a_save_replaces_what_was_there(store: ProgressStore) -> None:
     after = replace(held, position=FIRST, state_key="k", write_id=write_id())
     await store.save(after, before.write_id)
     assert await store.read("sink", "s/1/x") == after
+
+
+async def test_a_take_over_counts_a_crash_and_keeps_what_was_noted(store: ProgressStore) -> None:
+    """The next owner finds whom to suspect, and what nobody may touch."""
+    held = await claimed(store)
+    noted = replace(held, suspects=Suspects(None, FIRST), poison=(SECOND,), write_id=write_id())
+    await store.save(noted, held.write_id)
+    taken = await claimed(store, "b")
+    assert (taken.crashes, taken.suspects, taken.poison) == (1, noted.suspects, noted.poison)
 
 
 async def test_saves_and_beats_do_not_undo_each_other(store: ProgressStore) -> None:

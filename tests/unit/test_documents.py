@@ -85,7 +85,9 @@ def test_every_quarantine_reason_is_documented_and_no_other() -> None:
 def test_every_aws_operation_is_in_the_permissions_and_no_other() -> None:
     """The permissions are those of the calls the code makes."""
     documented = documented_operations()
-    made = set.union(operations_in(ROOT / "shared" / "src"), operations_in(ROOT / "services"))
+    made = set.union(
+        *(operations_in(ROOT / each) for each in ("shared/src", "services", "offline"))
+    )
     assert made
     assert set.union(*documented.values()) == made
 

@@ -35,7 +35,7 @@ def test_a_service_installs_no_other_service(service: str) -> None:
     """Installing one service installs none of the others, nor tools of the demo."""
     others = {f"telemill-{other}" for other in SERVICES if other != service}
     installed = installed_with(f"telemill-{service}")
-    assert not installed & (others | {"telemill-simulator", "telemill-demo", "duckdb", "rich"})
+    assert not installed & (others | {"telemill-simulator", "telemill-demo", "telemill-offline", "duckdb"})
 
 
 def test_the_sink_does_not_install_what_only_anomaly_needs() -> None:

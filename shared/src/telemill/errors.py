@@ -44,6 +44,12 @@ class RecordTooLargeError(RecordError):
     reason: ClassVar[str] = "too_large"
 
 
+class PoisonError(RecordError):
+    """The record ended every worker that tried it; none touches it any more."""
+
+    reason: ClassVar[str] = "poison"
+
+
 class TransientError(TelemillError):
     """May heal: the adapter backs off with jitter and tries again."""
 

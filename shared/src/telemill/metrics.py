@@ -176,6 +176,12 @@ class Metrics:
         "Shards dropped because the claim was void",
         services=READERS,
     )
+    poison_records = Metric(
+        Counter,
+        "poison_records_total",
+        "Records named poison after they ended worker after worker; quarantined whole",
+        services=READERS,
+    )
     state_bytes = Metric(Gauge, "state_bytes", "Size of the last state saved", ("shard",), READERS)
     ready = Metric(Gauge, "ready", "1 when /readyz answers 200")
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,9 +15,11 @@ from telemill.errors import ConfigurationError
 from telemill.kinesis import transport
 from telemill.kinesis.writer import Writer
 from telemill.progress.claims import Claims
+from telemill.progress.retrying import Retry
 from telemill.progress.snapshots import S3SnapshotStore
 from telemill.progress.store import DynamoProgressStore
-from telemill.settings import ServiceSettings
+from telemill.settings import ServiceSettings, setting
+from telemill.stages.guard import DEFAULT_STEP_TIMEOUT_SECONDS
 
 WRITER_CHECK_SECONDS = 1.0
 UNAVAILABLE_AFTER_SECONDS = 3.0
@@ -40,6 +44,16 @@ class Floor:
     metrics: metrics.Metrics
     health: health.Health
     app: Any
+
+
+def step_timeout_setting() -> Any:
+    """The setting that every service has which works on records of a stream."""
+    return setting(
+        DEFAULT_STEP_TIMEOUT_SECONDS,
+        unit="seconds",
+        description="A step that takes longer hangs: the process says where, and exits.",
+        gt=0,
+    )
 
 
 def floor(service: str, settings: ServiceSettings) -> Floor:
@@ -187,9 +201,7 @@ async def fix_slot_count(settings: ServiceSettings, opened: Clients, stream: str
     Raises:
         ConfigurationError: The stream is used with another number: order per device would break.
     """
-    with aws.map_exceptions("kinesis:DescribeStreamSummary", stream=stream):
-        answer = await opened.kinesis.describe_stream_summary(StreamName=stream)
-    created = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
+    created = await Retry(attempts=10)(partial(_created, opened.kinesis, stream))
     wanted = str(settings.slot_count)
     key = f"slots/{stream}/{round(created.timestamp() * 1000)}"
     stored = await progress_store(settings, opened).fix(key, wanted)
@@ -199,6 +211,13 @@ async def fix_slot_count(settings: ServiceSettings, opened: Clients, stream: str
             f"{prefix}SLOT_COUNT: got {wanted}; stream {stream} has {stored} slots for its life"
             " (a new stream is needed to change that)"
         )
+
+
+async def _created(kinesis: Any, stream: str) -> datetime:
+    with aws.map_exceptions("kinesis:DescribeStreamSummary", stream=stream):
+        answer = await kinesis.describe_stream_summary(StreamName=stream)
+    created: datetime = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
+    return created
 
 
 async def watch_writer(under: Floor, writer: Writer) -> None:

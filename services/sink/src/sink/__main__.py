@@ -15,6 +15,7 @@ from sink.stage import TableStage
 from telemill import aws, contract, log, runtime, service, settings
 from telemill.kinesis.coordinators.single import SingleCoordinator
 from telemill.quarantine import QuarantineOutlet
+from telemill.stages.guard import Guard
 
 PROG = "telemill-sink"
 SECONDS_PER_HOUR = 3600.0
@@ -69,6 +70,7 @@ async def _fill(
         chosen.application,
         retention_seconds=chosen.raw_retention_hours * SECONDS_PER_HOUR,
     )
+    guard = Guard(chosen.step_timeout_seconds)
     stage = TableStage(
         form,
         claims=claims,
@@ -78,10 +80,12 @@ async def _fill(
             glue,
             QuarantineOutlet(opened.s3, chosen.lake_bucket, health=floor.health),
             floor.metrics,
+            guard=guard,
         ),
         limits=chosen.limits,
         metrics=floor.metrics,
         health=floor.health,
+        guard=guard,
     )
     coordinator = SingleCoordinator(
         opened.kinesis, chosen.stream, stage, metrics=floor.metrics, health=floor.health

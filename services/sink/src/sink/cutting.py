@@ -1,8 +1,10 @@
-"""How a sealed cut becomes durable: intent, partitions, objects, position. In this order.
+"""How a sealed cut becomes durable: encoding, intent, partitions, objects, position, in this order.
 
 Each step may be repeated, by this process or by the next owner: the objects of a cut are a pure
 function of its records and of the state before it, their names say which cut they are of, and an
-object that exists is left alone. So a crash anywhere loses no row and doubles none.
+object that exists is left alone. So a crash anywhere loses no row and doubles none. The objects are
+made before the intent is declared: what a record can break, it breaks while it may still be left
+out of the cut (`telemill.progress.suspicion`).
 """
 
 import asyncio
@@ -22,11 +24,12 @@ from sink.parquet import Partition
 from telemill.kinesis.records import Shard
 from telemill.metrics import Metrics
 from telemill.progress.rules import Cut
+from telemill.stages.guard import Guard
 from telemill.stages.outlet import Outlet
 from telemill.stages.step import StepResult
 
 PARALLEL_PUTS = 8
-"""Objects of one cut on their way at once; bounds the encoded bytes held."""
+"""Objects of one cut on their way at once."""
 
 Insist = Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]
 """Calls something until it succeeds or cannot heal."""
@@ -78,6 +81,15 @@ class Naming:
         return f"{self.table}/{partition.path}/{cut_id}.parquet"
 
 
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """The rows of one hour of a cut, ready to be put. A cut's take a fraction of its rows."""
+
+    partition: Partition
+    rows: int
+    body: bytes
+
+
 class Cutter:
     """Makes cuts durable.
 
@@ -87,6 +99,7 @@ class Cutter:
         catalog: Where their partitions are known.
         quarantine: Where records go that hold no rows.
         metrics: The service's metrics.
+        guard: Around every encoding.
         wall: Epoch seconds, for latency only.
     """
 
@@ -98,6 +111,7 @@ class Cutter:
         quarantine: Outlet,
         metrics: Metrics,
         *,
+        guard: Guard | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._naming = naming
@@ -105,6 +119,7 @@ class Cutter:
         self._catalog = catalog
         self._quarantine = quarantine
         self._metrics = metrics
+        self._guard = guard or Guard()
         self._wall = wall
         # One at a time: an encoder holds a copy of its rows.
         self._encoding = asyncio.Lock()
@@ -124,36 +139,37 @@ class Cutter:
             ConfigurationError: As the catalogue and the lake say.
         """
         if sealed.cut is not None and sealed.rows.count:
+            objects = await self._encode(sealed)
             await insist(partial(claim.declare, sealed.cut))
             cut_id = self._naming.cut_id(sealed.shard, sealed.cut)
-            await insist(partial(self._write, sealed, cut_id))
+            await insist(partial(self._write, objects, cut_id))
         if sealed.rejected:
             await self._quarantine.write(sealed.shard, StepResult(rejected=[*sealed.rejected]))
             await insist(partial(self._quarantine.flush, sealed.shard))
         await insist(partial(claim.save, sealed.position, sealed.state))
         self._report(sealed)
 
-    async def _write(self, sealed: SealedCut, cut_id: str) -> None:
-        async with self._encoding:
-            parts = await asyncio.to_thread(parquet.split, sealed.rows.table())
-        await self._catalog.ensure_partitions([partition for partition, _ in parts])
+    async def _encode(self, sealed: SealedCut) -> list[_Object]:
+        async with self._encoding, self._guard.together(f"{sealed.shard.shard_id}: encoding"):
+            return await asyncio.to_thread(_objects, sealed)
 
-        async def put(part: tuple[Partition, pa.Table]) -> None:
-            await self._put(self._naming.object_key(part[0], cut_id), part[1])
+    async def _write(self, objects: Sequence[_Object], cut_id: str) -> None:
+        await self._catalog.ensure_partitions([each.partition for each in objects])
 
-        await _each(parts, put)
+        async def put(each: _Object) -> None:
+            await self._put(self._naming.object_key(each.partition, cut_id), each)
 
-    async def _put(self, key: str, table: pa.Table) -> None:
-        async with self._encoding:
-            body = await asyncio.to_thread(_encode, table)
-        created = await self._lake.create(key, body)
+        await _each(objects, put)
+
+    async def _put(self, key: str, made: _Object) -> None:
+        created = await self._lake.create(key, made.body)
         if created:
             self._metrics.objects_written.inc()
-            self._metrics.object_bytes.inc(len(body))
+            self._metrics.object_bytes.inc(len(made.body))
         else:
             self._metrics.objects_existing.inc()
         log.info(
-            "sink.object_written", key=key, rows=table.num_rows, bytes=len(body), created=created
+            "sink.object_written", key=key, rows=made.rows, bytes=len(made.body), created=created
         )
 
     def _report(self, sealed: SealedCut) -> None:
@@ -174,6 +190,13 @@ class Cutter:
             committed_at=int(now * 1000),
             rows=rows,
         )
+
+
+def _objects(sealed: SealedCut) -> list[_Object]:
+    return [
+        _Object(partition, part.num_rows, _encode(part))
+        for partition, part in parquet.split(sealed.rows.table())
+    ]
 
 
 def _encode(table: pa.Table) -> bytes:

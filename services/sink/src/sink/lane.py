@@ -4,12 +4,12 @@ Which records belong to a cut is decided by `telemill.progress.rules`; this hold
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sink import core
+from sink import core, parquet
 from sink.core import Form, Taken
 from telemill import errors
 from telemill.kinesis.records import SHARD_END, Record, Shard
@@ -130,6 +130,7 @@ class Lane:
         rows: New rows gathered, not yet sealed.
         hours: Hours of event time they fall into (of each batch, the first and the last).
         ends: The shard is closed and was read to its end.
+        cuts: How many were sealed.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Lane:
         self.shard = shard
         self.gathering = gathering
         self.ends = False
+        self.cuts = 0
         self._end_sealed = False
         self._form = form
         self._watermarks = watermarks
@@ -168,29 +170,58 @@ class Lane:
         """Memory held by the open cut."""
         return self.rows.size_bytes + self._rejected_bytes
 
-    def gather(self, record: Record, since: float, counts: Counter[CountKey]) -> None:
+    def gather(self, record: Record, since: float, counts: Counter[CountKey]) -> Taken | None:
         """Take the next record of the open cut, or reject it; the cut goes on behind it.
 
         Args:
             record: As `rules.admit` allowed it.
             since: When the record began to wait, on the clock that `due` is asked with.
             counts: What happened is added.
+
+        Returns:
+            What was taken of it; None when it is rejected.
         """
+        self._reach(record, since, counts)
+        try:
+            taken = core.take(record, self._form, self._watermarks)
+        except errors.RecordError as error:
+            self._reject(record, error, counts)
+            return None
+        counts["readings_in",] += taken.batch.num_rows + taken.replayed
+        counts["replayed",] += taken.replayed
+        self._add(taken)
+        return taken
+
+    def put_aside(
+        self,
+        record: Record,
+        error: errors.RecordError,
+        since: float,
+        counts: Counter[CountKey],
+    ) -> None:
+        """Reject the next record without a look at it; the arguments are those of `gather`."""
+        self._reach(record, since, counts)
+        self._reject(record, error, counts)
+
+    def rehearse(self, taken: Iterable[Taken | None]) -> None:
+        """Do with the rows of some records what will be done with the cut's, for nothing."""
+        rows = Rows(self._form.table_schema)
+        for each in taken:
+            if each is not None:
+                rows.add(each)
+        if rows.count:
+            for _, part in parquet.split(rows.table()):
+                parquet.encode(part)
+
+    def _reach(self, record: Record, since: float, counts: Counter[CountKey]) -> None:
         self.gathering = self.gathering.with_last(record.sequence_number)
         self._newest_arrival_us = max(self._newest_arrival_us, record.arrival_us)
         self._since = since if self._since is None else self._since
         counts["records_in",] += 1
-        try:
-            taken = core.take(record, self._form, self._watermarks)
-        except errors.RecordError as error:
-            counts["rejected", error.reason] += 1
-            self._reject(internal.rejected(record, self.shard, error))
-        else:
-            counts["readings_in",] += taken.batch.num_rows + taken.replayed
-            counts["replayed",] += taken.replayed
-            self._add(taken)
 
-    def _reject(self, rejected: Rejected) -> None:
+    def _reject(self, record: Record, error: errors.RecordError, counts: Counter[CountKey]) -> None:
+        counts["rejected", error.reason] += 1
+        rejected = internal.rejected(record, self.shard, error)
         self._rejected.append(rejected)
         self._rejected_bytes += len(rejected.data)
 
@@ -237,6 +268,7 @@ class Lane:
             oldest_event_us=tuple(self._oldest_event_us),
         )
         if cut is not None:
+            self.cuts += 1
             self.gathering = rules.resume(cut.up_to)
         self._open()
         return sealed

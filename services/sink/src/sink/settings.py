@@ -2,7 +2,7 @@
 
 from sink.core import TableName
 from sink.stage import Limits
-from telemill import names, settings
+from telemill import names, service, settings
 
 _LIMITS = Limits()
 _MEBIBYTE = 1024 * 1024
@@ -56,6 +56,7 @@ class SinkSettings(settings.ServiceSettings):
         description="Retention of the raw stream: how far back a producer's replay can reach.",
         gt=0,
     )
+    step_timeout_seconds: float = service.step_timeout_setting()
 
     @property
     def application(self) -> str:

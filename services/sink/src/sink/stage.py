@@ -7,7 +7,6 @@ shard, while the next one fills. What waits in memory is bounded over all shards
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import structlog
 
 from sink.core import Form
 from sink.cutting import Cutter
+from sink.intake import Intake
 from sink.lane import Lane, SealedCut
 from telemill import aws, errors, slots
 from telemill.health import Health
@@ -25,8 +25,9 @@ from telemill.metrics import Metrics
 from telemill.progress import rules
 from telemill.progress.claims import Claim, Opened
 from telemill.stages import watermarks
+from telemill.stages.caution import Caution
+from telemill.stages.guard import Guard
 from telemill.stages.owner import StartPosition
-from telemill.stages.step import CountKey
 
 TICK_SECONDS = 0.25
 """How often ages are looked at."""
@@ -34,15 +35,13 @@ TICK_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 5.0
 """Between two tries of a cut; a drain has 10 s and must not wait longer for the next try."""
 
-RECORDS_PER_TURN = 64
-"""Records gathered before other tasks get their turn, and the room is looked at."""
-
-BYTES_PER_TURN = 1024 * 1024
-"""The same in Arrow bytes: records may be large, and decompress to much more."""
-
 MAX_CREDIT = 0.25
 """Share of the flush interval that a record's way here may count as its age. More, and catching
 up on old records would make a tiny cut of each chunk."""
+
+FIRST_CUT_SECONDS = 1.0
+"""The first cut after a take-over lasts at least so long, and its records' wait counts whole: a
+restart does not begin the flush interval anew."""
 
 log = structlog.get_logger()
 
@@ -80,6 +79,7 @@ class _Held:
     """One shard in this process.
 
     Attributes:
+        caution: What to beware of after crashes.
         unfinished: The task that makes the last sealed cut durable.
         unfinished_bytes: What that cut holds.
         failure: Why this shard can go no further.
@@ -88,6 +88,7 @@ class _Held:
 
     lane: Lane
     claim: Claim
+    caution: Caution
     unfinished: "asyncio.Task[None] | None" = None
     unfinished_bytes: int = 0
     failure: Exception | None = None
@@ -108,6 +109,7 @@ class TableStage:
         limits: Age and size.
         metrics: The service's metrics.
         health: Told when a cut cannot be made durable.
+        guard: Around every step; the cutter's too. By default one without a time limit.
         monotonic: Clock for ages.
         wall: Epoch seconds, to compare with arrival times.
         sleep: Waits some seconds.
@@ -123,6 +125,7 @@ class TableStage:
         limits: Limits,
         metrics: Metrics,
         health: Health,
+        guard: Guard | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -134,6 +137,7 @@ class TableStage:
         self._limits = limits
         self._metrics = metrics
         self._health = health
+        self._guard = guard or Guard()
         self._monotonic = monotonic
         self._wall = wall
         self._sleep = sleep
@@ -156,7 +160,8 @@ class TableStage:
         marks = watermarks.restore(opened.states, self._keep_slot(shard, claim))
         gathering = rules.resume(claim.position, claim.intent)
         lane = Lane(shard, self._form, gathering, marks, self._limits.raw_retention_hours)
-        self._shards[shard.shard_id] = _Held(lane, claim)
+        caution = Caution(opened, guard=self._guard, metrics=self._metrics, health=self._health)
+        self._shards[shard.shard_id] = _Held(lane, claim, caution)
         self._metrics.open_shards.set(len(self._shards))
         return opened.start
 
@@ -247,22 +252,26 @@ class TableStage:
     async def _take(self, held: _Held, records: Sequence[Record]) -> None:
         if not records:
             return
-        counts: Counter[CountKey] = Counter()
-        since = self._since(records[0])
+        intake = Intake(
+            held.lane,
+            held.claim,
+            held.caution,
+            guard=self._guard,
+            since=self._since(records[0], is_first=not held.lane.cuts),
+            turn=partial(self._turn, held),
+            insist=partial(self._insist, held),
+        )
         try:
-            turn_bytes = 0
-            for index, record in enumerate(records):
-                if index % RECORDS_PER_TURN == 0 or held.lane.size_bytes >= turn_bytes:
-                    await self._turn(held)
-                    turn_bytes = held.lane.size_bytes + BYTES_PER_TURN
-                held.lane.gather(record, since, counts)
+            await intake.take(records)
         finally:
-            self._metrics.apply(counts)
+            self._metrics.apply(intake.counts)
 
-    def _since(self, record: Record) -> float:
+    def _since(self, record: Record, *, is_first: bool) -> float:
         """When a record began to wait: on its arrival in the stream, within limits."""
         waited = self._wall() - record.arrival_us / 1_000_000
-        credit = min(max(0.0, waited), self._limits.flush_interval_seconds * MAX_CREDIT)
+        interval = self._limits.flush_interval_seconds
+        most = max(0.0, interval - FIRST_CUT_SECONDS) if is_first else interval * MAX_CREDIT
+        credit = min(max(0.0, waited), most)
         return self._monotonic() - credit
 
     async def _turn(self, held: _Held) -> None:

@@ -2,21 +2,29 @@
 
 A sub-command is a module of this package with `register(commands)`, which adds its parser and sets
 `run`, a function of the parsed arguments that returns the exit status. List it in `COMMANDS`.
+A package that knows services adds its commands by entry points of the group `telemill.commands`.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
-from telemill.cli import contract, provision
+from telemill.cli import audit, contract, provision
 from telemill.errors import ConfigurationError
 
 Commands = Any
 """argparse does not export the type of what `add_subparsers` returns."""
 
-COMMANDS: tuple[Callable[[Commands], None], ...] = (contract.register, provision.register)
+ENTRY_POINT_GROUP = "telemill.commands"
+
+COMMANDS: tuple[Callable[[Commands], None], ...] = (
+    audit.register,
+    contract.register,
+    provision.register,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,9 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="telemill", description="Tools around Telemill.")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for register in COMMANDS:
+    for register in (*COMMANDS, *_installed()):
         register(commands)
     return parser
+
+
+def _installed() -> list[Callable[[Commands], None]]:
+    """Commands of other packages, by name."""
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    return [found[name].load() for name in sorted(found.names)]
 
 
 if __name__ == "__main__":

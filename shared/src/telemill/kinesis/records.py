@@ -17,7 +17,8 @@ class Shard:
         incarnation: Creation time of the stream in epoch milliseconds. A stream deleted and
             created again has the same name and shard ids, but is another incarnation.
         shard_id: As Kinesis names it.
-        parents: Parent and adjacent parent, those still listed; empty for a first shard.
+        parents: Parent and adjacent parent; empty for a first shard.
+        expired_parents: Those of them that are not listed any more: their records are gone.
         first_hash_key: Lowest hash key of the shard, inclusive.
         last_hash_key: Highest hash key of the shard, inclusive.
     """
@@ -28,6 +29,7 @@ class Shard:
     parents: tuple[str, ...] = ()
     first_hash_key: int = 0
     last_hash_key: int = MAX_HASH_KEY
+    expired_parents: tuple[str, ...] = ()
 
     def holds(self, hash_key: int) -> bool:
         """Whether a hash key falls into this shard."""

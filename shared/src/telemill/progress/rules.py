@@ -9,16 +9,20 @@ here and carried out by `telemill.progress.store` as one conditional write. Two 
   write that timed out, was repeated, and reaches the table late) changes nothing either. A write
   of unknown outcome is repeated under its own name before any other follows it.
 
-For the sink there is the cut: `resume`, `admit`, `next_cut` say which records go into one set of
-objects; see `Gathering`. (Watermarks, the consumers' side, are `telemill.stages.watermarks`.)
+For the sink there is the cut: `telemill.progress.cuts`, whose names are here too. (Watermarks, the
+consumers' side, are `telemill.stages.watermarks`; how a record is found that crashes its worker is
+`telemill.progress.suspicion`.)
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from telemill.errors import PositionError
 from telemill.kinesis.records import SHARD_END, Shard
+from telemill.progress import suspicion
+from telemill.progress.cuts import Cut, Gathering, admit, next_cut, resume
+from telemill.progress.positions import order
+from telemill.progress.suspicion import Suspects
 
 __all__ = [
     "MAX_INLINE_BYTES",
@@ -31,6 +35,7 @@ __all__ = [
     "admit",
     "advance",
     "claimed",
+    "condemn",
     "declare",
     "is_live",
     "may_take",
@@ -41,6 +46,7 @@ __all__ = [
     "resume",
     "shard_key",
     "sight",
+    "suspect",
     "take",
     "took_effect",
     "unchanged",
@@ -53,24 +59,6 @@ STALE_SECONDS = 10.0
 
 MAX_INLINE_BYTES = 4096
 """State up to this size lives in the item: one write unit of DynamoDB is 1 KiB."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """The records of one shard that go into one set of objects: `(after, up_to]`.
-
-    Attributes:
-        after: The position before it, exclusive; None when nothing of the shard was committed.
-        up_to: Sequence number of its last record, inclusive. Never SHARD_END.
-    """
-
-    after: str | None
-    up_to: str
-
-    @property
-    def name(self) -> str:
-        """What the cut's objects are named by, together with application and shard."""
-        return f"{self.after or 'start'}-{self.up_to}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +78,9 @@ class Progress:
         intent: The sink's declared cut; its objects may or may not exist.
         write_id: Names the last write of claim, position or intent (not of a heartbeat).
         expires_at: Epoch seconds after which an ended shard's item may be deleted.
+        crashes: Owners in a row that died at this position.
+        suspects: Which records they may have died of.
+        poison: Sequence numbers after `position` that nobody may touch: put aside whole.
     """
 
     app: str
@@ -104,6 +95,9 @@ class Progress:
     intent: Cut | None = None
     write_id: str = ""
     expires_at: int | None = None
+    crashes: int = 0
+    suspects: Suspects | None = None
+    poison: tuple[str, ...] = ()
 
     @property
     def ended(self) -> bool:
@@ -114,13 +108,6 @@ class Progress:
 def shard_key(shard: Shard, shard_id: str | None = None) -> str:
     """The item's range key: of a shard, or of another one (a parent) of the same stream."""
     return f"{shard.stream}/{shard.incarnation}/{shard_id or shard.shard_id}"
-
-
-def order(position: str | None) -> tuple[int, int]:
-    """A sort key of positions: None, then sequence numbers as numbers, then SHARD_END."""
-    if position is None:
-        return (0, 0)
-    return (2, 0) if position == SHARD_END else (1, int(position))
 
 
 # --- claims ----------------------------------------------------------------------------------
@@ -169,10 +156,22 @@ def may_take(seen: Progress | None, worker_id: str, unchanged_seconds: float) ->
 
 
 def take(seen: Progress | None, app: str, shard: str, worker_id: str, write_id: str) -> Progress:
-    """The item after a take-over. Position, state and intent stay whatever they are by then."""
+    """The item after a take-over. Position, state and intent stay whatever they are by then.
+
+    An owner that did not give its claim up has died, or is taken for dead.
+    """
     base = seen or Progress(app, shard)
+    died = seen is not None and not seen.released
+    # Only an owner that knows of a crash notes what it works on: its own death is the second.
+    noted = died and base.suspects is not None
     return replace(
-        base, epoch=base.epoch + 1, owner=worker_id, beat=0, released=False, write_id=write_id
+        base,
+        epoch=base.epoch + 1,
+        owner=worker_id,
+        beat=0,
+        released=False,
+        write_id=write_id,
+        crashes=max(base.crashes + died, suspicion.GROUPED_AFTER_CRASHES if noted else 0),
     )
 
 
@@ -199,6 +198,8 @@ def advance(
 ) -> Progress:
     """Move position and state together, and clear the intent (or declare the next one).
 
+    Crashes are over when no suspect is left beyond the position.
+
     Args:
         held: The owner's item.
         position: Everything up to here is durable. A sequence number or SHARD_END.
@@ -216,6 +217,9 @@ def advance(
         raise PositionError(f"{held.shard}: {position} lies before {held.position}")
     if held.intent is not None and position not in {held.intent.up_to, SHARD_END}:
         raise PositionError(f"{held.shard}: {position} is not the end of cut {held.intent.name}")
+    suspects = held.suspects
+    if suspects is not None and order(suspects.up_to) <= order(position):
+        suspects = None
     moved = replace(
         held,
         position=position,
@@ -223,6 +227,9 @@ def advance(
         state_key=state_key,
         intent=None,
         write_id=write_id,
+        crashes=0 if suspects is None else held.crashes,
+        suspects=suspects,
+        poison=tuple(each for each in held.poison if order(each) > order(position)),
     )
     return moved if intent is None else declare(moved, intent, write_id=write_id)
 
@@ -244,7 +251,27 @@ def declare(held: Progress, cut: Cut, *, write_id: str) -> Progress:
 
 def release(held: Progress, *, write_id: str) -> Progress:
     """Give the shard up. An intent that stands is the next owner's to carry out."""
-    return replace(held, released=True, write_id=write_id)
+    suspects = suspicion.withdrawn(held.suspects)
+    return replace(held, released=True, suspects=suspects, write_id=write_id)
+
+
+def suspect(held: Progress, suspects: Suspects | None, *, write_id: str) -> Progress:
+    """Note what is about to be tried, or that it came through."""
+    return replace(held, suspects=suspects, write_id=write_id)
+
+
+def condemn(held: Progress, sequence_number: str, *, write_id: str) -> Progress:
+    """Call a record poison. With that the crashes are explained.
+
+    Raises:
+        PositionError: It is not after the position, or it is in a declared cut: that is a function
+            of its records, and some of its objects may exist.
+    """
+    done = held.position if held.intent is None else held.intent.up_to
+    if order(sequence_number) <= order(done):
+        raise PositionError(f"{held.shard}: {sequence_number} is not after {done}")
+    poison = (*held.poison, sequence_number)
+    return replace(held, crashes=0, suspects=None, poison=poison, write_id=write_id)
 
 
 # --- the table's side ------------------------------------------------------------------------
@@ -268,6 +295,7 @@ def claimed(item: Progress | None, taken: Progress) -> Progress:
         beat=taken.beat,
         released=taken.released,
         write_id=taken.write_id,
+        crashes=taken.crashes,
     )
 
 
@@ -303,83 +331,3 @@ def took_effect(wanted: Progress, found: Progress | None) -> bool:
         found: The item, read consistently afterwards.
     """
     return found is not None and found.write_id == wanted.write_id
-
-
-# --- the sink's cut --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Gathering:
-    """How far a sink has read into the cut it makes.
-
-    The protocol, one shard, in this order and never two cuts at once::
-
-        gathering = resume(claim.position, claim.intent)     # after open; state as opened
-        skip, count = admit(gathering, sequence_numbers)     # of the next chunk
-        gather records[skip : skip + count]; gathering = gathering.with_last(...)
-        cut = next_cut(gathering, full=..., passed=more records follow or the shard ended)
-        if cut and it holds rows:
-            if gathering.declared is None: await claim.declare(cut)
-            Glue partitions; one PUT If-None-Match per partition, named by cut (412 = done)
-        if cut: await claim.save(cut.up_to, state after the cut); gathering = after(cut)
-        go on with the records from skip + count
-
-    The objects of a cut are a pure function of the records in it and of the state before it, so
-    whoever repeats the cut makes the same objects. Hence: never split by size *inside* a cut (size
-    ends a cut), and never store the state after the cut before its objects are there.
-
-    Attributes:
-        after: The saved position, where the cut begins (exclusive).
-        declared: The intent found on open. Its end is fixed: age, size and shutdown do not cut.
-        last: Sequence number of the last record gathered; None when there is none yet.
-    """
-
-    after: str | None
-    declared: Cut | None = None
-    last: str | None = None
-
-    def with_last(self, sequence_number: str) -> "Gathering":
-        """After one or more records were gathered, up to this one."""
-        return replace(self, last=sequence_number)
-
-
-def resume(position: str | None, intent: Cut | None = None) -> Gathering:
-    """Where a sink begins: after open, and (without an intent) after each saved cut."""
-    return Gathering(after=position, declared=intent)
-
-
-def admit(gathering: Gathering, sequence_numbers: Sequence[str]) -> tuple[int, int]:
-    """Which of the next records belong to the cut.
-
-    Args:
-        gathering: So far.
-        sequence_numbers: Of the next records, ascending.
-
-    Returns:
-        How many to skip (read before already) and how many then belong to the cut. Those after
-        them belong to the next cut: they wait until this one is saved.
-    """
-    skip = bisect_right(sequence_numbers, order(gathering.last or gathering.after), key=order)
-    if gathering.declared is None:
-        return skip, len(sequence_numbers) - skip
-    end = bisect_right(sequence_numbers, order(gathering.declared.up_to), key=order)
-    return skip, max(0, end - skip)
-
-
-def next_cut(gathering: Gathering, *, full: bool, passed: bool = False) -> Cut | None:
-    """The cut to make now, or None to go on gathering.
-
-    Args:
-        gathering: So far.
-        full: Size, age, shutdown or the shard's end asks for a cut.
-        passed: What was read lies beyond the gathered records: `admit` left some over, or the
-            shard ended. Ends a declared cut whose last record was trimmed meanwhile.
-    """
-    # 1. A declared cut ends where it was declared to end, not earlier and not later.
-    if gathering.declared is not None:
-        reached = gathering.last == gathering.declared.up_to
-        return gathering.declared if reached or passed else None
-    # 2. Nothing gathered, nothing to cut. 3. Otherwise whenever somebody asks.
-    if gathering.last is None or not full:
-        return None
-    return Cut(gathering.after, gathering.last)

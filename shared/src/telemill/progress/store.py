@@ -16,6 +16,7 @@ from telemill import aws
 from telemill.errors import ClaimHeldError, FencedError
 from telemill.progress import rules
 from telemill.progress.retrying import Retry
+from telemill.progress.suspicion import Suspects
 
 FACTS_APP = "stream-facts"
 """The application id under which facts fixed for a stream's life are kept."""
@@ -62,7 +63,7 @@ class ProgressStore(Protocol):
         """
 
     async def save(self, progress: rules.Progress, previous: str) -> None:
-        """Write position, state, intent, released and expiry at once.
+        """Write position, state, intent, suspects, poison, released and expiry at once.
 
         Conditional on the epoch, on not being released, and on `previous`, the `write_id` of the
         item it was computed from. A write of unknown outcome has to be repeated before another
@@ -92,7 +93,7 @@ class ProgressTable(Protocol):
     async def put_claim(
         self, seen: rules.Progress | None, taken: rules.Progress
     ) -> rules.Progress | None:
-        """Write epoch, owner, beat, released, write_id; None when the condition does not hold."""
+        """Write the claim and `crashes`; None when the condition does not hold."""
 
     async def put_progress(self, progress: rules.Progress, previous: str) -> bool:
         """Write the rest if `rules.writable`; False when it is not."""
@@ -179,6 +180,7 @@ class DynamoProgressTable:
             "beat": taken.beat,
             "released": taken.released,
             "write_id": taken.write_id,
+            "crashes": taken.crashes,
         }
         if seen is None:
             condition, values = "attribute_not_exists(#app)", {}
@@ -198,6 +200,9 @@ class DynamoProgressTable:
             "released": progress.released,
             "expires_at": progress.expires_at,
             "write_id": progress.write_id,
+            "crashes": progress.crashes,
+            "suspects": progress.suspects,
+            "poison": progress.poison or None,
         }
         condition = "#epoch = :held AND #released = :no AND #write_id = :previous"
         values = {":held": progress.epoch, ":no": False, ":previous": previous}
@@ -285,7 +290,7 @@ def _key(app: str, shard: str) -> dict[str, Any]:
 
 
 def _typed(value: Any) -> dict[str, Any]:
-    """A value in DynamoDB's wire types."""
+    """A value in DynamoDB's wire types; a field that is None is left out."""
     match value:
         case bool():
             return {"BOOL": value}
@@ -293,9 +298,11 @@ def _typed(value: Any) -> dict[str, Any]:
             return {"N": str(value)}
         case bytes():
             return {"B": value}
-        case rules.Cut(after=after, up_to=up_to):
-            bounds = {"up_to": up_to} if after is None else {"after": after, "up_to": up_to}
-            return {"M": {name: {"S": bound} for name, bound in bounds.items()}}
+        case tuple():
+            return {"L": [_typed(each) for each in value]}
+        case rules.Cut() | Suspects():
+            named = {each.name: getattr(value, each.name) for each in fields(value)}
+            return {"M": {name: _typed(each) for name, each in named.items() if each is not None}}
         case _:
             return {"S": value}
 
@@ -304,13 +311,18 @@ def _plain(typed: Mapping[str, Any]) -> Any:
     """The value in one of DynamoDB's wire types."""
     ((kind, value),) = typed.items()
     if kind == "M":
-        return rules.Cut(
-            **{"after": None, **{name: _plain(bound) for name, bound in value.items()}}
-        )
+        return {name: _plain(each) for name, each in value.items()}
+    if kind == "L":
+        return tuple(_plain(each) for each in value)
     return int(value) if kind == "N" else value
 
 
 def _progress(item: Mapping[str, Any]) -> rules.Progress:
     # A newer release may have added attributes; while both run, the older one leaves them alone.
     known = item.keys() & {field.name for field in fields(rules.Progress)}
-    return rules.Progress(**{name: _plain(item[name]) for name in known})
+    plain = {name: _plain(item[name]) for name in known}
+    if "intent" in plain:
+        plain["intent"] = rules.Cut(**{"after": None, **plain["intent"]})
+    if "suspects" in plain:
+        plain["suspects"] = Suspects(**{"after": None, **plain["suspects"]})
+    return rules.Progress(**plain)

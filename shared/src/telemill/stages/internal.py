@@ -1,4 +1,4 @@
-"""How a consumer reads a record of `readings` or `scores`. Pure."""
+"""What every stage does alike with a record: read one of ours, put one aside whole. Pure."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,8 @@ import pyarrow as pa
 from telemill import errors
 from telemill.codec import wire
 from telemill.kinesis.records import Record, Shard
-from telemill.stages.step import Rejected
+from telemill.progress import suspicion
+from telemill.stages.step import Rejected, StepResult
 
 
 def decode(
@@ -45,3 +46,19 @@ def rejected(record: Record, shard: Shard, error: errors.RecordError) -> Rejecte
         sub_sequence_number=0,
         arrival_us=record.arrival_us,
     )
+
+
+def poison_error() -> errors.PoisonError:
+    """Why a record is put aside untouched. The same text for every owner that does so."""
+    return errors.PoisonError(
+        f"{suspicion.POISON_TRIES} workers in a row died or hung while they tried this record"
+        f" alone, after {suspicion.CAUTIOUS_AFTER_CRASHES} that died near it"
+    )
+
+
+def put_aside(record: Record, shard: Shard) -> StepResult:
+    """What comes of a record that is poison: it goes to the quarantine untouched."""
+    result = StepResult(rejected=[rejected(record, shard, poison_error())])
+    result.counts["records_in",] += 1
+    result.counts["rejected", errors.PoisonError.reason] += 1
+    return result

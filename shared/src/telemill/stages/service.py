@@ -10,6 +10,7 @@ from telemill.kinesis import transport
 from telemill.kinesis.coordinators.single import SingleCoordinator
 from telemill.kinesis.writer import Writer
 from telemill.quarantine import QuarantineOutlet
+from telemill.stages.guard import Guard
 from telemill.stages.outlet import Outlet
 from telemill.stages.step import Step
 from telemill.stages.stream import StreamStage
@@ -44,6 +45,7 @@ class StageSettings(settings.ServiceSettings):
     raw_retention_hours: float = settings.setting(
         168.0, unit="hours", description="Retention of the raw stream: how far replays reach.", gt=0
     )
+    step_timeout_seconds: float = service.step_timeout_setting()
 
 
 @asynccontextmanager
@@ -100,6 +102,7 @@ async def run(
         ],
         metrics=floor.metrics,
         health=floor.health,
+        guard=Guard(chosen.step_timeout_seconds),
         commit_interval_seconds=chosen.commit_interval_seconds,
     )
     coordinator = SingleCoordinator(

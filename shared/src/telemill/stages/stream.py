@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -19,12 +20,15 @@ import structlog
 from telemill import errors
 from telemill.health import Health
 from telemill.kinesis import backoff, records
-from telemill.kinesis.records import Chunk, Shard
+from telemill.kinesis.records import Chunk, Record, Shard
 from telemill.metrics import Metrics
 from telemill.progress.claims import Claim, Claims
+from telemill.stages import internal
+from telemill.stages.caution import Caution, Part, Treatment
+from telemill.stages.guard import Guard
 from telemill.stages.outlet import Outlet
 from telemill.stages.owner import StartPosition
-from telemill.stages.step import Output, Step
+from telemill.stages.step import Output, Step, StepResult
 
 State = TypeVar("State")
 
@@ -50,16 +54,19 @@ class _Run(Generic[State]):
             cut off there can commit nothing any more.
         position: Last record whose output is handed to the writer.
         saved: Position last committed.
+        ending: The shard's end is being committed: no other commit may begin.
     """
 
     shard: Shard
     claim: Claim
+    caution: Caution
     state: State
     position: str | None
     saved: str | None
     committed_at: float
     newest_event_us: int | None = None
     consistent: bool = True
+    ending: bool = False
     unacknowledged: list["asyncio.Future[str]"] = field(default_factory=list)
     commit: "asyncio.Task[None] | None" = None
 
@@ -91,6 +98,7 @@ class StreamStage(Generic[State]):
         outlets: Sequence[Outlet] = (),
         metrics: Metrics,
         health: Health,
+        guard: Guard | None = None,
         commit_interval_seconds: float = 5.0,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -106,6 +114,7 @@ class StreamStage(Generic[State]):
             outlets: Where by-products go; flushed before a position moves.
             metrics: The service's metrics.
             health: Told while a shard's commit cannot get through.
+            guard: Around every step; by default one without a time limit.
             commit_interval_seconds: Longest time between two positions of a busy shard.
             monotonic: Clock for intervals.
             wall: Clock for the lag metric, epoch seconds.
@@ -118,6 +127,7 @@ class StreamStage(Generic[State]):
         self._outlets = tuple(outlets)
         self._metrics = metrics
         self._health = health
+        self._guard = guard or Guard()
         self._commit_interval_seconds = commit_interval_seconds
         self._monotonic = monotonic
         self._wall = wall
@@ -134,10 +144,12 @@ class StreamStage(Generic[State]):
         self._runs[shard.shard_id] = _Run(
             shard=shard,
             claim=opened.claim,
+            caution=Caution(opened, guard=self._guard, metrics=self._metrics, health=self._health),
             state=self._step.restore(opened.states, shard),
             position=opened.claim.position,
             saved=opened.claim.position,
-            committed_at=self._monotonic(),
+            # Due at once: how long the last owner's commits have been waiting, nobody knows.
+            committed_at=self._monotonic() - self._commit_interval_seconds,
         )
         return opened.start
 
@@ -148,6 +160,7 @@ class StreamStage(Generic[State]):
         if fresh.records:
             await self._advance(run, fresh)
         if fresh.ends_shard:
+            run.ending = True
             await self._settle(run)
             await self._commit(run, self._capture(run, records.SHARD_END))
             # Its state is in the store now, where the children find it.
@@ -215,20 +228,45 @@ class StreamStage(Generic[State]):
         raise error
 
     async def _advance(self, run: _Run[State], chunk: Chunk) -> None:
-        started = self._monotonic()
-        run.consistent = False
-        result = self._step.step(chunk, run.state)
+        """Step through new records; after crashes, some of them one by one or not at all."""
+        for part in run.caution.parts(chunk.records):
+            started = self._monotonic()
+            run.consistent = False
+            try:
+                results = await self._work(run, part)
+            except errors.ConfigurationError:
+                # The records are sound and wait for a newer version: nothing to suspect them of.
+                with suppress(errors.TransientError):
+                    await run.claim.release()
+                raise
+            for result in results:
+                await self._hand_on(run, result)
+            run.position = part.records[-1].sequence_number
+            run.consistent = True
+            run.unacknowledged = [ack for ack in run.unacknowledged if not _is_acknowledged(ack)]
+            self._metrics.batch_seconds.observe(self._monotonic() - started)
+
+    async def _work(self, run: _Run[State], part: Part) -> list[StepResult]:
+        def step(*records: Record) -> StepResult:
+            return self._step.step(Chunk(run.shard, [*records]), run.state)
+
+        insist = partial(self._insist, run)
+        if part.treatment is Treatment.ASIDE:
+            return [internal.put_aside(record, run.shard) for record in part.records]
+        if part.treatment is Treatment.ALONE:
+            return await run.caution.try_each(part, step, insist)
+        await run.caution.note(run.position, part, insist)
+        async with self._guard.together(f"{run.shard.shard_id}: {part}"):
+            return [step(*part.records)]
+
+    async def _hand_on(self, run: _Run[State], result: StepResult) -> None:
         for outlet in self._outlets:
-            await outlet.write(chunk.shard, result)
+            await outlet.write(run.shard, result)
         for output in result.outputs:
             run.unacknowledged.append(await self._put(output))
-        run.position = chunk.records[-1].sequence_number
         run.newest_event_us = result.newest_event_us or run.newest_event_us
-        run.consistent = True
-        run.unacknowledged = [ack for ack in run.unacknowledged if not _is_acknowledged(ack)]
         self._metrics.apply(result.counts)
         self._metrics.readings_out.inc(sum(output.rows for output in result.outputs))
-        self._metrics.batch_seconds.observe(self._monotonic() - started)
 
     async def _put(self, output: Output) -> "asyncio.Future[str]":
         return await self._writer.put(output.slot, output.data, output.partition_key)
@@ -296,7 +334,7 @@ def _above(chunk: Chunk, position: str | None) -> Chunk:
 
 
 def _is_due(run: _Run[State], now: float, interval_seconds: float) -> bool:
-    idle = run.commit is None and run.consistent
+    idle = run.commit is None and run.consistent and not run.ending
     return idle and run.saved != run.position and now - run.committed_at >= interval_seconds
 
 
