@@ -7,8 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from ingest import core
-from ingest.outbox import Outbox
+from ingest.outbox import HELD_BYTES, Outbox
 from telemill import errors
+from telemill.codec import compression
 from telemill.metrics import Metrics
 
 
@@ -106,6 +107,76 @@ async def test_a_full_batch_does_not_wait() -> None:
         ack.set_result("n")
     await settle()
     assert acknowledged.done()
+
+
+async def test_items_gather_while_their_slot_waits_for_kinesis() -> None:
+    """Behind a record not acknowledged the next one fills; other slots do not wait for it."""
+    writer, timers = FakeWriter(), Timers()
+    subject = outbox(writer, timers)
+    subject.add([group(1, b"1")])
+    timers.fire()
+    later = [subject.add([group(1, b"2"), group(2, b"a")]), subject.add([group(1, b"3")])]
+    timers.fire()
+    assert [slot for slot, _, _ in writer.puts] == [1, 2]
+    writer.acks[0].set_result("n")
+    await settle()
+    assert [slot for slot, _, _ in writer.puts] == [1, 2, 1]
+    assert compression.decompress(writer.puts[2][1], limit=99) == b"2\n3\n"
+    for ack in writer.acks[1:]:
+        ack.set_result("n")
+    await asyncio.gather(*later)
+
+
+async def test_what_has_not_lingered_does_not_go_with_an_acknowledgement() -> None:
+    """A free slot is no reason to send a record of one item."""
+    writer, timers = FakeWriter(), Timers()
+    subject = outbox(writer, timers)
+    subject.add([group(1, b"1")])
+    timers.fire()
+    subject.add([group(1, b"2")])
+    writer.acks[0].set_result("n")
+    await settle()
+    assert len(writer.puts) == 1
+    timers.fire()
+    assert len(writer.puts) == 2
+
+
+async def test_what_gathers_is_bounded() -> None:
+    """A batch that has grown large goes to the writer, which bounds what waits."""
+    writer, timers = FakeWriter(), Timers()
+    subject = outbox(writer, timers)
+    subject.add([group(1, b"1")])
+    timers.fire()
+    subject.add([group(1, b"x" * HELD_BYTES)])
+    timers.fire()
+    assert len(writer.puts) == 2
+
+
+async def test_a_refused_record_holds_up_nobody_behind_it() -> None:
+    """When a record fails, what gathered behind it is put all the same."""
+    writer, timers = FakeWriter(), Timers()
+    subject = outbox(writer, timers)
+    failing = subject.add([group(1, b"1")])
+    timers.fire()
+    behind = subject.add([group(1, b"2")])
+    timers.fire()
+    writer.acks[0].set_exception(errors.ServiceUnavailableError("stopped"))
+    with pytest.raises(errors.ServiceUnavailableError):
+        await failing
+    await settle()
+    writer.acks[1].set_result("n")
+    await behind
+
+
+async def test_a_drain_leaves_nothing_behind() -> None:
+    """`flush` hands over also what waits for its slot."""
+    writer, timers = FakeWriter(), Timers()
+    subject = outbox(writer, timers)
+    for number in range(3):
+        subject.add([group(1, b"%d" % number)])
+        timers.fire()
+    subject.flush()
+    assert len(writer.puts) == 2
 
 
 async def test_no_room_is_the_callers_failure() -> None:

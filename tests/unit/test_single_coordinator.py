@@ -329,3 +329,22 @@ async def test_a_shard_deleted_with_its_data_ends_and_the_children_follow() -> N
         bench.kinesis.forget_shard(STREAM, FIRST)
         await bench.put(b"child")
         await bench.until(lambda: bench.owner.data() == [b"child"])
+
+
+async def test_a_shard_that_cannot_be_claimed_makes_the_service_not_ready() -> None:
+    """While the store is away, /readyz names the shard and says why; and clears it after."""
+    bench = Bench()
+    bench.owner.open_errors[FIRST] = [errors.ServiceUnavailableError("dynamodb: away")] * 4
+    async with bench.running():
+        await bench.until(lambda: not bench.health.is_ready)
+        assert bench.health.ready()["reasons"] == {f"claim of {FIRST}": "dynamodb: away"}
+        await bench.until(lambda: bench.health.is_ready)
+
+
+async def test_a_standby_is_ready() -> None:
+    """A shard held by another worker is no reason not to be ready."""
+    bench = Bench()
+    bench.owner.hold(FIRST, times=3)
+    async with bench.running():
+        await bench.until(lambda: len(bench.opened()) == 3)
+        assert bench.health.is_ready

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from telemill import errors, slots
+from telemill.kinesis import batching
 from telemill.kinesis.writer import MAX_REQUESTS_IN_FLIGHT, Writer
 from telemill.metrics import Metrics
 from telemill.testing.kinesis import FakeKinesis
@@ -25,7 +27,7 @@ class Bench:
         self.time = VirtualTime()
         self.kinesis = FakeKinesis(self.time.clock)
         self.registry = CollectorRegistry()
-        settings = {"slot_count": 8, "max_buffered_bytes": 1000, **settings}
+        settings = {"slot_count": 8, "max_buffered_bytes": 1024 * 1024, **settings}
         self.writer = Writer(
             self.kinesis,
             STREAM,
@@ -149,10 +151,59 @@ async def test_a_lost_answer_means_the_record_is_put_again() -> None:
 async def test_backing_off_is_jittered_and_capped() -> None:
     """Waits double up to five seconds, times a random factor."""
     bench = Bench()
-    bench.kinesis.fail("PutRecords", THROTTLED, times=9)
+    bench.kinesis.fail("PutRecords", "InternalFailure", times=9)
     async with bench.running() as writer:
         await bench.acknowledged(await writer.put(1, b"a", "k"))
         assert bench.time.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.5, 2.5, 2.5]
+
+
+async def test_backing_off_from_a_throttled_shard_never_takes_longer_than_its_second() -> None:
+    """A shard's limits are per second: longer waits would leave its throughput unused."""
+    bench = Bench()
+    bench.kinesis.fail("PutRecords", THROTTLED, times=6)
+    async with bench.running() as writer:
+        await bench.acknowledged(await writer.put(1, b"a", "k"))
+        assert bench.time.slept == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+async def test_records_are_counted_with_what_they_cost_in_memory() -> None:
+    """The buffer's bound is one of memory: tiny records do not multiply it."""
+    bench = Bench(max_buffered_bytes=100_000, drain_timeout_seconds=0.01)
+    bench.kinesis.latency = Gate()
+    async with bench.running() as writer:
+        fits = 100_000 // (batching.ENTRY_OVERHEAD_BYTES + 2)
+        for number in range(fits):
+            writer.try_put(number % 8, b"x", "k")
+        with pytest.raises(errors.ServiceUnavailableError):
+            writer.try_put(0, b"x", "k")
+
+
+async def test_how_long_a_slot_waits_is_known() -> None:
+    """The age of a slot's oldest record, 0 for a slot with none."""
+    bench = Bench(drain_timeout_seconds=0.01)
+    bench.kinesis.fail_records = lambda entry: THROTTLED
+    async with bench.running() as writer:
+        for _ in range(2):
+            await writer.put(3, b"x", "k")
+            await bench.time.advance(4.0)
+        assert writer.waited_seconds(3) == 8.0
+        assert writer.waited_seconds(2) == 0.0
+
+
+async def test_a_long_outage_is_a_handful_of_log_lines() -> None:
+    """Ten minutes without Kinesis: every record is tried for ever, and few lines say so."""
+    bench = Bench()
+    bench.kinesis.fail_records = lambda entry: "InternalFailure"
+    async with bench.running() as writer:
+        puts = [await writer.put(slot, b"x", "k") for slot in range(8)]
+        with structlog.testing.capture_logs() as lines:
+            await bench.time.advance(600.0)
+            assert not writer.is_available
+            bench.kinesis.fail_records = lambda entry: None
+            await bench.acknowledged(*puts)
+        assert writer.is_available
+        assert [line["event"] for line in lines] == ["writer.unavailable", "writer.available_again"]
+        assert 590 <= lines[-1]["after_seconds"] <= 610
 
 
 async def test_at_most_four_requests_are_in_flight() -> None:

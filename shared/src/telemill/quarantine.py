@@ -22,6 +22,7 @@ from telemill import aws, errors
 from telemill.codec import compression
 from telemill.health import Health
 from telemill.kinesis.records import Shard
+from telemill.seldom import Seldom
 from telemill.stages.step import Rejected, StepResult
 
 PREFIX = "quarantine"
@@ -104,6 +105,7 @@ class QuarantineOutlet:
         self._jitter = jitter
         self._spools: dict[str, _Spool] = {}
         self._buffered_bytes = 0
+        self._seldom = Seldom()
 
     @property
     def buffered_bytes(self) -> int:
@@ -170,7 +172,10 @@ class QuarantineOutlet:
                 return
 
     def _failed(self, error: errors.TelemillError) -> None:
-        log.warning("quarantine.write_failed", bucket=self._bucket, error=str(error))
+        if times := self._seldom.due(self._bucket):
+            log.warning(
+                "quarantine.write_failed", bucket=self._bucket, error=str(error), times=times
+            )
         if self._health is not None:
             self._health.set(_HEALTH_NAME, str(error))
 

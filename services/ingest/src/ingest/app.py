@@ -15,6 +15,9 @@ from telemill import errors, service
 from telemill.health import Health
 from telemill.kinesis import transport
 
+LEAVE_SECONDS = 2.0
+"""For giving the devices up. When DynamoDB is away the other replicas notice our silence."""
+
 log = structlog.get_logger()
 
 
@@ -106,8 +109,13 @@ class Ingest:
             raise written
 
     async def _give_devices_up(self) -> None:
-        if self._polling and self._polling.leases:
-            await self._polling.leases.leave()
+        if not (self._polling and self._polling.leases):
+            return
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._polling.leases.leave()
+        except TimeoutError:
+            log.warning("ingest.leases_not_released", error=f"not in {LEAVE_SECONDS:g} seconds")
 
     async def _drain_polls(self, polling: Polling) -> None:
         polling.poller.stop()

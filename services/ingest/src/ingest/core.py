@@ -4,7 +4,7 @@ A body is what one HTTP answer or request holds; an item is one JSON document of
 holds items of one slot. Items keep their bytes: nothing here writes JSON.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -307,9 +307,13 @@ class Packer:
         taken, self._closed = self._closed, []
         return taken
 
-    def take(self) -> list[Batch]:
-        """All batches, in order of their first items within each slot; each is given once."""
-        for slot in list(self._open):
+    def take(self, may_go: Callable[[Batch], bool] = lambda _: True) -> list[Batch]:
+        """The batches that may go, in order within each slot; each is given once.
+
+        Args:
+            may_go: Asked of each batch that could still take items.
+        """
+        for slot in [slot for slot, batch in self._open.items() if may_go(batch)]:
             self._close(slot)
         return self.take_closed()
 

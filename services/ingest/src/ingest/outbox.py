@@ -1,6 +1,7 @@
 """From routed items to the raw stream: waits a little, packs, puts, says when it is safe."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
@@ -21,11 +22,18 @@ class RawWriter(Protocol):
         """
 
 
+HELD_BYTES = 64 * 1024
+"""A batch that waits for its slot goes to the writer when it is so large: what waits there is
+compressed, and its memory is bounded over all slots."""
+
 CallLater = Callable[[float, Callable[[], None]], Any]
 
 
 class Outbox:
     """Lingers and packs. One per way in, so that each has a linger of its own.
+
+    While a slot's last record is not acknowledged, its next one goes on taking items: it would only
+    wait in the writer. So a slow or throttled stream gets fewer and larger records.
 
     Args:
         writer: The raw stream.
@@ -55,6 +63,8 @@ class Outbox:
         self._packer = core.Packer(raw_format)
         self._waiting: dict[core.Batch, list[_Receipt]] = {}
         self._timer_set = False
+        self._in_flight: Counter[int] = Counter()
+        self._ripe: set[int] = set()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def broken(self) -> None:
@@ -77,7 +87,7 @@ class Outbox:
             receipt.done.set_result(None)
         self._put(self._packer.take_closed())
         if self._linger_seconds <= 0:
-            self.flush()
+            self._ripen()
         elif self._waiting and not self._timer_set:
             self._timer_set = True
             call_later = self._call_later or asyncio.get_running_loop().call_later
@@ -90,7 +100,24 @@ class Outbox:
 
     def _linger_over(self) -> None:
         self._timer_set = False
-        self.flush()
+        self._ripen()
+
+    def _ripen(self) -> None:
+        """Hand over what may go now; the rest goes when its slot is free."""
+        self._put(self._packer.take(self._may_go))
+        self._ripe.update(batch.slot for batch in self._waiting)
+
+    def _may_go(self, batch: core.Batch) -> bool:
+        return batch.size_bytes >= HELD_BYTES or not self._in_flight[batch.slot]
+
+    def _landed(self, slot: int) -> None:
+        """A record of the slot is settled: its next one goes, if it has lingered."""
+        self._in_flight[slot] -= 1
+        if not self._in_flight[slot]:
+            del self._in_flight[slot]
+            if slot in self._ripe:
+                self._ripe.discard(slot)
+                self._put(self._packer.take(lambda batch: batch.slot == slot))
 
     def _put(self, batches: Iterable[core.Batch]) -> None:
         for batch in batches:
@@ -101,10 +128,17 @@ class Outbox:
             except errors.TelemillError as error:
                 _fail(receipts, error)
             else:
-                written.add_done_callback(partial(self._settle, receipts, len(batch.items)))
+                self._in_flight[batch.slot] += 1
+                written.add_done_callback(
+                    partial(self._settle, batch.slot, receipts, len(batch.items))
+                )
 
     def _settle(
-        self, receipts: "list[_Receipt]", item_count: int, written: "asyncio.Future[str]"
+        self,
+        slot: int,
+        receipts: "list[_Receipt]",
+        item_count: int,
+        written: "asyncio.Future[str]",
     ) -> None:
         if written.cancelled():
             _fail(receipts, errors.ServiceUnavailableError("the writer was stopped"))
@@ -117,6 +151,7 @@ class Outbox:
             self._metrics.readings_out.inc(item_count)
             for receipt in receipts:
                 receipt.acknowledged()
+        self._landed(slot)
 
 
 class _Receipt:

@@ -17,6 +17,10 @@ from ingest.outbox import Outbox
 from ingest.problem import ItemError, ProblemError
 from telemill import errors
 from telemill.metrics import Metrics
+from telemill.seldom import Seldom
+
+MAX_WAIT_SHARE = 0.5
+"""Of the time-out: records of a slot that wait for so long make a push of that slot hopeless."""
 
 PATH = "/v1/readings"
 log = structlog.get_logger()
@@ -28,6 +32,9 @@ class RawStream(Protocol):
     @property
     def unavailable_since(self) -> float | None:
         """Monotonic seconds of the first failure since Kinesis last took a record."""
+
+    def waited_seconds(self, slot: int) -> float:
+        """How long the slot's oldest record has waited to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,7 @@ class Push:
         self._monotonic = monotonic
         self._room = bodies.Room(limits.max_held_bytes)
         self._closed_because = "the service is starting"
+        self._seldom = Seldom(monotonic=monotonic)
 
     def add_routes(self, app: web.Application) -> None:
         """Put the handlers, and problem details for every refusal, on an application."""
@@ -111,7 +119,8 @@ class Push:
             status = response.status
         except ProblemError as refusal:
             status = refusal.kind.status
-            log.info("ingest.push_refused", status=status, problem=refusal.name)
+            if times := self._seldom.due(refusal.name):
+                log.info("ingest.push_refused", status=status, problem=refusal.name, times=times)
             raise
         finally:
             self._metrics.pushes.labels(str(status)).inc()
@@ -171,8 +180,19 @@ class Push:
             self._metrics.rejected.labels(reason).inc(count)
         return routed
 
+    def _require_pace(self, taken: Collection[int]) -> None:
+        """Refuse at once what would wait in vain: its client will come again, and find room.
+
+        Without this a stream that is slower than its clients would have a queue longer than their
+        patience: all is answered 503 and sent again, and what is written helps nobody.
+        """
+        longest_seconds = self._limits.timeout_seconds * MAX_WAIT_SHARE
+        if any(self._stream.waited_seconds(slot) > longest_seconds for slot in taken):
+            raise _unavailable("the raw stream is behind")
+
     async def _write(self, key: auth.ApiKey, routed: core.Routed) -> int:
         self._require_stream()
+        self._require_pace(routed.groups)
         acknowledged = self._outbox.add(routed.groups.values())
         count = sum(len(group.items) for group in routed.groups.values())
         try:
@@ -180,7 +200,14 @@ class Push:
                 await acknowledged
         except (errors.TelemillError, TimeoutError) as error:
             why = str(error) or "not in time"
-            log.warning("ingest.push_not_acknowledged", key=key.name, readings=count, error=why)
+            if times := self._seldom.due("not acknowledged"):
+                log.warning(
+                    "ingest.push_not_acknowledged",
+                    key=key.name,
+                    readings=count,
+                    error=why,
+                    times=times,
+                )
             raise _unavailable("Kinesis has not acknowledged all readings") from error
         return count
 

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 BASE_SECONDS = 0.1
 CAP_SECONDS = 5.0
+THROTTLED_CAP_SECONDS = 1.0
+"""A shard's limits are per second: after one second it takes records again, or gives some. Waiting
+longer leaves its throughput unused (tests/unit/test_writer_throttled.py)."""
 
 
 def full_jitter(

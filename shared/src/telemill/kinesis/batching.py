@@ -18,6 +18,10 @@ MAX_REQUEST_BYTES = 10 * 1024 * 1024
 MAX_RECORD_BYTES = 1024 * 1024
 MAX_PARTITION_KEY_CHARACTERS = 256
 
+ENTRY_OVERHEAD_BYTES = 1280
+"""What a waiting record costs in memory beside its data: entry, futures, callbacks, object headers.
+50,000 records of 100 bytes, put by ingest, took 1,356 bytes each (CPython 3.11, 64 bit)."""
+
 Ticket = TypeVar("Ticket")
 
 
@@ -31,6 +35,7 @@ class Entry(Generic[Ticket]):
         partition_key: As it will be put.
         ticket: The caller's own: what to tell when the record is acknowledged.
         size_bytes: What the service counts: data and partition key.
+        put_at: Clock reading when it was put.
         failures: How often it was sent and not taken.
     """
 
@@ -39,7 +44,13 @@ class Entry(Generic[Ticket]):
     partition_key: str
     ticket: Ticket
     size_bytes: int
+    put_at: float = 0.0
     failures: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes of the buffer, about."""
+        return self.size_bytes + ENTRY_OVERHEAD_BYTES
 
 
 def size_of(data: bytes, partition_key: str) -> int:
@@ -139,6 +150,11 @@ class Outbox(Generic[Ticket]):
         smaller_bytes = max(size_bytes // 2, MAX_RECORD_BYTES)
         self.max_request_bytes = min(self.max_request_bytes, smaller_bytes)
         return True
+
+    def oldest(self, slot: int) -> Entry[Ticket] | None:
+        """The record of a slot that has waited longest."""
+        entries = self._slots.get(slot)
+        return entries[0] if entries else None
 
     def entries(self) -> list[Entry[Ticket]]:
         """Everything not acknowledged."""

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -13,10 +14,13 @@ from telemill import aws, errors
 from telemill.kinesis import backoff, parsing
 from telemill.kinesis.records import Shard
 from telemill.metrics import Metrics
+from telemill.seldom import Seldom
 from telemill.stages.owner import StartPosition
 
 MAX_GET_RECORDS = 10_000
 """Kinesis Data Streams API reference, GetRecords."""
+UNAVAILABLE_AFTER_SECONDS = 3.0
+"""A stream that answers nothing for so long makes the service not ready; one retry does not."""
 
 T = TypeVar("T")
 
@@ -52,6 +56,7 @@ class StreamCalls:
         health: Readiness,
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Wire the calls; lets the client parse GetRecords by msgspec.
 
@@ -59,9 +64,10 @@ class StreamCalls:
             client: aiobotocore's Kinesis client, or one like it.
             stream: Name of the stream.
             metrics: Retries and throttles are counted there.
-            health: Told when the stream is missing or forbidden.
+            health: Told when the stream is missing or forbidden, or answers nothing for a while.
             sleep: Waits some seconds.
             jitter: A random number in [0, 1).
+            monotonic: Clock for how long.
         """
         parsing.install(client)
         self._client = client
@@ -70,6 +76,9 @@ class StreamCalls:
         self.sleep = sleep
         self._health = health
         self._jitter = jitter
+        self._monotonic = monotonic
+        self._unavailable_since: float | None = None
+        self._seldom = Seldom(monotonic=monotonic)
         self._readiness = f"stream {stream}"
 
     async def incarnation(self) -> int:
@@ -80,7 +89,7 @@ class StreamCalls:
         return round(created.timestamp() * 1000)
 
     async def list_shards(self, incarnation: int) -> list[Shard]:
-        """Every shard with data left, open or closed; parents only when listed too."""
+        """Every shard with data left, open or closed."""
         described: list[Mapping[str, Any]] = []
         arguments = {"StreamName": self.stream}
         while arguments:
@@ -140,14 +149,32 @@ class StreamCalls:
         self.metrics.retries.labels(operation=operation).inc()
         if isinstance(error, errors.ThroughputExceededError):
             self.metrics.throttles.labels(operation=operation).inc()
-        if isinstance(error, aws.ResourceError):
+        if isinstance(error, aws.ResourceError) or self._is_away(error):
             self._health.set(self._readiness, str(error))
-        if failures == 1:
-            log.warning("kinesis.call_failed", operation=operation, error=str(error))
-        await self.sleep(backoff.full_jitter(failures, self._jitter))
+        if times := self._seldom.due(operation):
+            log.warning(
+                "kinesis.call_failed",
+                operation=operation,
+                stream=self.stream,
+                error=str(error),
+                times=times,
+            )
+        throttled = isinstance(error, errors.ThroughputExceededError)
+        cap_seconds = backoff.THROTTLED_CAP_SECONDS if throttled else backoff.CAP_SECONDS
+        await self.sleep(backoff.full_jitter(failures, self._jitter, cap_seconds=cap_seconds))
+
+    def _is_away(self, error: errors.TelemillError) -> bool:
+        """Whether the stream has answered nothing for a while; a throttled call is an answer."""
+        if not isinstance(error, errors.ServiceUnavailableError):
+            return False
+        now = self._monotonic()
+        if self._unavailable_since is None:
+            self._unavailable_since = now
+        return now - self._unavailable_since >= UNAVAILABLE_AFTER_SECONDS
 
     def succeeded(self) -> None:
         """The stream answered: whatever was missing is there."""
+        self._unavailable_since = None
         self._health.clear(self._readiness)
 
 
@@ -166,12 +193,14 @@ def _iterator_arguments(start: StartPosition) -> dict[str, Any]:
 
 def _shard(stream: str, incarnation: int, described: Mapping[str, Any], listed: set[str]) -> Shard:
     named = (described.get("ParentShardId"), described.get("AdjacentParentShardId"))
+    parents = tuple(parent for parent in named if parent is not None)
     hash_keys = described["HashKeyRange"]
     return Shard(
         stream=stream,
         incarnation=incarnation,
         shard_id=described["ShardId"],
-        parents=tuple(parent for parent in named if parent is not None and parent in listed),
+        parents=parents,
+        expired_parents=tuple(parent for parent in parents if parent not in listed),
         first_hash_key=int(hash_keys["StartingHashKey"]),
         last_hash_key=int(hash_keys["EndingHashKey"]),
     )

@@ -13,6 +13,7 @@ from telemill import aws, errors, slots
 from telemill.kinesis import backoff, batching, bodies
 from telemill.kinesis.budget import ByteBudget
 from telemill.metrics import Metrics
+from telemill.seldom import Seldom
 
 DEFAULT_MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 MAX_REQUESTS_IN_FLIGHT = 4
@@ -61,9 +62,10 @@ class Writer:
             stream: Where to write.
             slot_count: Slots of that stream.
             metrics: Counts records out, retries and throttles.
-            max_buffered_bytes: `put` waits beyond it, `try_put` refuses.
+            max_buffered_bytes: Memory for what is not acknowledged; `put` waits beyond it,
+                `try_put` refuses.
             drain_timeout_seconds: How long `stop` waits for acknowledgements.
-            monotonic: Clock of `unavailable_since`.
+            monotonic: Clock of `unavailable_since` and of how long records wait.
             sleep: Waits some seconds.
             jitter: A random number in [0, 1).
         """
@@ -85,17 +87,23 @@ class Writer:
         self._drained.set()
         self._in_flight = 0
         self._closed = False
+        self._seldom = Seldom(monotonic=monotonic)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def buffered_bytes(self) -> int:
-        """Bytes put and not acknowledged."""
+        """Memory held by what is put and not acknowledged."""
         return self._budget.held_bytes
 
     @property
     def is_available(self) -> bool:
         """Whether Kinesis took the last records it was sent."""
         return self.unavailable_since is None
+
+    def waited_seconds(self, slot: int) -> float:
+        """How long the slot's oldest record has waited: a new one will hardly wait less."""
+        oldest = self._outbox.oldest(slot)
+        return 0.0 if oldest is None else self._monotonic() - oldest.put_at
 
     async def start(self) -> None:
         """Begin to write."""
@@ -132,13 +140,12 @@ class Writer:
             RecordTooLargeError: Kinesis would refuse it.
             ServiceUnavailableError: The writer is stopped.
         """
-        size_bytes = batching.size_of(data, partition_key)
-        self._check_open()
-        await self._budget.acquire(size_bytes)
+        entry = self._entry(slot, data, partition_key)
+        await self._budget.acquire(entry.memory_bytes)
         if self._closed:
-            self._budget.release(size_bytes)
+            self._budget.release(entry.memory_bytes)
             self._check_open()
-        return self._queue(slot, data, partition_key, size_bytes)
+        return self._queue(entry)
 
     def try_put(self, slot: int, data: bytes, partition_key: str) -> Acknowledgement:
         """`put`, without waiting.
@@ -147,13 +154,12 @@ class Writer:
             RecordTooLargeError: Kinesis would refuse it.
             ServiceUnavailableError: The buffer is full, or the writer is stopped.
         """
-        size_bytes = batching.size_of(data, partition_key)
-        self._check_open()
-        if not self._budget.try_acquire(size_bytes):
+        entry = self._entry(slot, data, partition_key)
+        if not self._budget.try_acquire(entry.memory_bytes):
             raise errors.ServiceUnavailableError(
                 f"{self._budget.held_bytes} bytes wait to be written to stream {self.stream}"
             )
-        return self._queue(slot, data, partition_key, size_bytes)
+        return self._queue(entry)
 
     async def flush(self) -> None:
         """Wait until everything put so far is acknowledged, or failed."""
@@ -165,16 +171,20 @@ class Writer:
         if self._closed:
             raise errors.ServiceUnavailableError(f"the writer of stream {self.stream} is stopped")
 
-    def _queue(
-        self, slot: int, data: bytes, partition_key: str, size_bytes: int
-    ) -> Acknowledgement:
+    def _entry(self, slot: int, data: bytes, partition_key: str) -> Entry:
+        """The record, if it could be put at all."""
+        size_bytes = batching.size_of(data, partition_key)
+        self._check_open()
         ticket: Acknowledgement = asyncio.get_running_loop().create_future()
-        ticket.add_done_callback(_retrieve)
-        self._outbox.add(batching.Entry(slot, data, partition_key, ticket, size_bytes))
+        return batching.Entry(slot, data, partition_key, ticket, size_bytes, self._monotonic())
+
+    def _queue(self, entry: Entry) -> Acknowledgement:
+        entry.ticket.add_done_callback(_retrieve)
+        self._outbox.add(entry)
         self._metrics.buffered_bytes.set(self._budget.held_bytes)
         self._drained.clear()
         self._work.set()
-        return ticket
+        return entry.ticket
 
     async def _dispatch(self) -> None:
         """Start a request whenever one may go: never more than some in flight."""
@@ -195,15 +205,21 @@ class Writer:
             self._in_flight -= 1
             self._work.set()
         failed = [
-            entry
+            (entry, outcome)
             for entry, outcome in zip(request, outcomes, strict=True)
             if not self._settle(entry, outcome)
         ]
         if failed:
-            await self._sleep(backoff.full_jitter(failed[0].failures, self._jitter))
-            for entry in failed:
+            await self._back_off(failed)
+            for entry, _ in failed:
                 self._outbox.fail(entry)
             self._work.set()
+
+    async def _back_off(self, failed: Sequence[tuple[Entry, Outcome]]) -> None:
+        throttled = all(isinstance(why, errors.ThroughputExceededError) for _, why in failed)
+        cap_seconds = backoff.THROTTLED_CAP_SECONDS if throttled else backoff.CAP_SECONDS
+        failures = failed[0][0].failures
+        await self._sleep(backoff.full_jitter(failures, self._jitter, cap_seconds=cap_seconds))
 
     async def _attempt(self, request: Sequence[Entry]) -> Sequence[Outcome]:
         """One PutRecords: a sequence number or an error for each entry."""
@@ -237,7 +253,7 @@ class Writer:
             entry.failures += 1
             return False
         self._outbox.acknowledge(entry)
-        self._budget.release(entry.size_bytes)
+        self._budget.release(entry.memory_bytes)
         self._metrics.buffered_bytes.set(self._budget.held_bytes)
         if not entry.ticket.done():  # done: its caller has cancelled it and no longer asks
             entry.ticket.set_result(outcome)
@@ -249,8 +265,8 @@ class Writer:
         """Count, and remember whether the stream can be written to."""
         refused = [outcome for outcome in outcomes if isinstance(outcome, errors.TelemillError)]
         self._metrics.records_out.inc(len(outcomes) - len(refused))
-        if len(refused) < len(outcomes):
-            self.unavailable_since = None
+        if len(refused) < len(outcomes) and self.unavailable_since is not None:
+            self._recovered(self._monotonic() - self.unavailable_since)
         if not refused:
             return
         throttled = sum(isinstance(error, errors.ThroughputExceededError) for error in refused)
@@ -259,7 +275,20 @@ class Writer:
         if len(refused) == len(outcomes) and self.unavailable_since is None:
             self.unavailable_since = self._monotonic()
             self.unavailable_reason = str(refused[0])
-            log.warning("writer.unavailable", stream=self.stream, error=str(refused[0]))
+            if times := self._seldom.due("unavailable"):
+                log.warning(
+                    "writer.unavailable", stream=self.stream, error=str(refused[0]), times=times
+                )
+
+    def _recovered(self, seconds: float) -> None:
+        self.unavailable_since = None
+        if times := self._seldom.due("available"):
+            log.info(
+                "writer.available_again",
+                stream=self.stream,
+                after_seconds=round(seconds, 1),
+                times=times,
+            )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -287,7 +316,7 @@ class Writer:
 
     def _give_up(self, error: BaseException) -> None:
         for entry in self._outbox.clear():
-            self._budget.release(entry.size_bytes)
+            self._budget.release(entry.memory_bytes)
             if not entry.ticket.done():
                 entry.ticket.set_exception(error)
         self._drained.set()

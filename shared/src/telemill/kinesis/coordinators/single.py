@@ -17,6 +17,7 @@ from telemill.kinesis.reader import ShardReader
 from telemill.kinesis.records import Shard
 from telemill.kinesis.shards import Event, Shards
 from telemill.metrics import Metrics
+from telemill.seldom import Seldom
 from telemill.stages.owner import ShardOwner, StartPosition
 
 DEFAULT_LIST_INTERVAL_SECONDS = 30.0
@@ -54,7 +55,8 @@ class SingleCoordinator:
             stream: What to read.
             owner: Claims and processes the shards.
             metrics: The service's metrics.
-            health: Told when the stream is missing or forbidden.
+            health: Told when the stream is missing, forbidden or away, and when a shard cannot be
+                claimed because the store is away.
             prefetch_bytes: Most bytes fetched and not yet processed, over all shards.
             max_chunk_bytes: Most data in one chunk.
             get_records_per_second: Most GetRecords a second and shard.
@@ -73,7 +75,11 @@ class SingleCoordinator:
         self._claim_interval_seconds = claim_interval_seconds
         self._monotonic = monotonic
         self._sleep = sleep
-        self._calls = StreamCalls(client, stream, metrics=metrics, health=health, sleep=sleep)
+        self._calls = StreamCalls(
+            client, stream, metrics=metrics, health=health, sleep=sleep, monotonic=monotonic
+        )
+        self._health = health
+        self._seldom = Seldom(monotonic=monotonic)
         self._shards = Shards()
         self._look = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -156,12 +162,26 @@ class SingleCoordinator:
         failures = 0
         while True:
             try:
-                return await self._ask(shard)
+                start = await self._ask(shard)
             except errors.TransientError as error:
                 failures += 1
-                if failures == 1:
-                    log.info("coordinator.claim_waits", shard_id=shard.shard_id, why=str(error))
+                self._say_waiting(shard, error, failures)
                 await self._sleep(self._wait_after(error, failures))
+            else:
+                self._health.clear(_claim_name(shard))
+                return start
+
+    def _say_waiting(self, shard: Shard, error: errors.TransientError, failures: int) -> None:
+        # 1. Another worker holds it: so lives whoever stands by, and is ready.
+        # 2. The store is away: nobody can tell who holds it.
+        if isinstance(error, errors.ClaimHeldError):
+            self._health.clear(_claim_name(shard))
+            due = failures == 1
+        else:
+            self._health.set(_claim_name(shard), str(error))
+            due = self._seldom.due("claim") > 0
+        if due:
+            log.info("coordinator.claim_waits", shard_id=shard.shard_id, why=str(error))
 
     async def _ask(self, shard: Shard) -> StartPosition:
         """Ask once. The owner is let finish even when we stop: `stop` closes what it opened."""
@@ -253,3 +273,7 @@ class SingleCoordinator:
         error = None if task.cancelled() else task.exception()
         if error is not None and self._listener is not None:
             self._listener.failed(error)
+
+
+def _claim_name(shard: Shard) -> str:
+    return f"claim of {shard.shard_id}"
