@@ -23,6 +23,8 @@ BENCHES = {
     "full-path-services": "bench.full_path:services",
     "full-path-memory": "bench.full_path:memory",
     "promise-overhead": "bench.bench_promise_overhead:measure",
+    "throttled": "bench.bench_throttled:measure",
+    "audit": "bench.bench_audit:measure",
 }
 """What runs under which name."""
 

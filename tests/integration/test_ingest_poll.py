@@ -14,10 +14,10 @@ import boto3
 import pytest
 from aiohttp import web
 
-from demo import collect
 from ingest import api, wiring
 from ingest.settings import IngestSettings
 from telemill import errors, health, settings
+from telemill.audit import sources
 from telemill.codec import kpl
 from telemill.progress import store
 from telemill.testing import emulator
@@ -133,7 +133,7 @@ async def test_every_answer_reaches_the_stream_as_it_came(names: dict[str, str])
         stop.set()
         await running
     served = Counter(body.strip() for bodies in plant.served.values() for body in bodies)
-    items = await asyncio.to_thread(collect.raw_items, names["raw_stream"])
+    items = await asyncio.to_thread(sources.raw_items, names["raw_stream"])
     assert Counter(item.body.strip() for item in items) == served
     assert plant.statuses[404]
     assert plant.statuses[500]
@@ -149,7 +149,7 @@ async def test_kpl_aggregates_hold_each_answer_as_a_record(names: dict[str, str]
         stop.set()
         await running
     served = Counter(body for bodies in plant.served.values() for body in bodies)
-    stored = await asyncio.to_thread(collect.read_stream, names["raw_stream"])
+    stored = await asyncio.to_thread(sources.read_stream, names["raw_stream"])
     users = [(found, user) for found in stored for user in kpl.deaggregate(found.record.data)]
     # One line end at a body's end is what NDJSON would stand for.
     assert Counter(user.data.removesuffix(b"\n") for _, user in users) == Counter(
@@ -195,7 +195,7 @@ async def test_a_process_stops_cleanly(names: dict[str, str]) -> None:
     assert process.returncode == 0
     assert b"2025-07" not in log
     served = Counter(body.strip() for bodies in plant.served.values() for body in bodies)
-    items = await asyncio.to_thread(collect.raw_items, names["raw_stream"])
+    items = await asyncio.to_thread(sources.raw_items, names["raw_stream"])
     assert Counter(item.body.strip() for item in items) == served
 
 

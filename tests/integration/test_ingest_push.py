@@ -20,11 +20,11 @@ import zstandard
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from demo import collect
 from ingest import auth, core, openapi, problem, push
 from ingest.outbox import Outbox
 from telemill import aws as aws_clients
-from telemill import contract, errors, health
+from telemill import contract, errors, health, slots
+from telemill.audit import sources
 from telemill.kinesis.writer import Writer
 from telemill.metrics import Metrics
 
@@ -51,12 +51,19 @@ class DeadStream:
         self.unavailable_since: float | None = None
         self.is_full = False
         self.puts = 0
+        self.waited: dict[int, float] = {}
+        self.taken = asyncio.Event()
+
+    def waited_seconds(self, slot: int) -> float:
+        """As the writer."""
+        return self.waited.get(slot, 0.0)
 
     def try_put(self, _slot: int, _data: bytes, _key: str) -> "asyncio.Future[str]":
         """As the writer."""
         if self.is_full:
             raise errors.ServiceUnavailableError("full")
         self.puts += 1
+        self.taken.set()
         return asyncio.get_running_loop().create_future()
 
 
@@ -142,7 +149,7 @@ async def on_a_stream(**options: Any) -> AsyncIterator[tuple[Client, str]]:
 
 async def stored(stream: str) -> Counter[bytes]:
     """The items of a stream."""
-    items = await asyncio.to_thread(collect.raw_items, stream)
+    items = await asyncio.to_thread(sources.raw_items, stream)
     return Counter(item.body for item in items)
 
 
@@ -196,7 +203,7 @@ async def test_concurrent_pushes_share_records_and_all_arrive() -> None:
         answers = await asyncio.gather(*(client.post(b"\n".join(body)) for body in bodies))
         assert [answer[:2] for answer in answers] == [(202, {"accepted": 50})] * 20
         assert await stored(stream) == Counter(item for body in bodies for item in body)
-        assert len(await asyncio.to_thread(collect.read_stream, stream)) < 20 * 9
+        assert len(await asyncio.to_thread(sources.read_stream, stream)) < 20 * 9
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong", "Key of line a"])
@@ -338,6 +345,22 @@ async def test_a_stream_long_away_is_503_at_once() -> None:
     async with serving(stream) as (client, _, _):
         assert (await client.post(reading()))[0] == 503
     assert not stream.puts
+
+
+async def test_a_slot_far_behind_is_503_at_once_and_others_are_taken() -> None:
+    """What would wait longer than a push may is refused before it is queued, with a Retry-After."""
+    stream = DeadStream()
+    stream.waited[slots.slot_of("5", 64)] = LIMITS.timeout_seconds
+    async with serving(stream) as (client, _, _):
+        status, document, headers = await client.post(reading(5))
+        assert (status, document["type"]) == (503, "urn:telemill:problem:unavailable")
+        assert int(headers["Retry-After"]) > 0
+        assert not stream.puts
+        waiting = asyncio.ensure_future(client.post(reading(6)))
+        async with asyncio.timeout(10):
+            await stream.taken.wait()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_a_stopping_service_is_503() -> None:

@@ -12,8 +12,8 @@ from uuid import uuid4
 import boto3
 import pytest
 
-from demo import collect
 from ingest import replay
+from telemill.audit import sources
 from telemill.progress import store
 from telemill.testing import emulator
 
@@ -71,12 +71,12 @@ async def test_a_killed_replay_is_resumed_and_loses_nothing(unique: str, tmp_pat
     _, said = await second.communicate()
     assert second.returncode == 0
     assert b"100% 60,000 readings" in said
-    items = await asyncio.to_thread(collect.raw_items, unique)
+    items = await asyncio.to_thread(sources.raw_items, unique)
     assert set(Counter(item.body for item in items)) == set(lines)
     third = await start(unique, file)
     await third.communicate()
     assert third.returncode == 0
-    assert len(await asyncio.to_thread(collect.raw_items, unique)) == len(items)
+    assert len(await asyncio.to_thread(sources.raw_items, unique)) == len(items)
 
 
 async def test_refused_lines_make_it_end_with_1(unique: str, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ async def test_refused_lines_make_it_end_with_1(unique: str, tmp_path: Path) -> 
     assert stopped_status(said) == 1
     assert said.splitlines()[-1] == b"replay: refused 1 lines which cannot be readings"
     assert (said.count(b"good.csv ["), said.count(b"bad.ndjson [")) == (1, 1)
-    items = await asyncio.to_thread(collect.raw_items, unique)
+    items = await asyncio.to_thread(sources.raw_items, unique)
     assert Counter(item.body for item in items) == Counter(
         [
             b'{"time":"2025-07-07T08:21:29Z","DeviceId":5,"sensor1":1.50}',

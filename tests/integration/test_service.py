@@ -61,10 +61,12 @@ async def test_another_slot_count_is_refused(aws: str) -> None:
     """A stream keeps the number of slots it was first used with."""
     provision.provision(provision.Resources(), lambda _: None)
     async with service.clients("kinesis", "dynamodb") as opened:
-        await service.fix_slot_count(settings(slot_count=32), opened, "scores")
-        await service.fix_slot_count(settings(slot_count=32), opened, "scores")
+        few, many = (service.floor("transform", settings(slot_count=count)) for count in (32, 64))
+        stop = asyncio.Event()
+        assert await service.fix_slot_count(few, opened, "scores", stop=stop)
+        assert await service.fix_slot_count(few, opened, "scores", stop=stop)
         with pytest.raises(errors.ConfigurationError, match=r"SLOT_COUNT: got 64.*has 32 slots"):
-            await service.fix_slot_count(settings(slot_count=64), opened, "scores")
+            await service.fix_slot_count(many, opened, "scores", stop=stop)
 
 
 async def test_what_runs_beside_the_app_can_end_the_process(aws: str) -> None:

@@ -197,7 +197,7 @@ class Demo:
         }
         made.figures.queries = [(each.title, each.sql, each.columns, each.rows) for each in duck]
         _write(self.directory, summary, report.page(summary, made.figures))
-        evaluate.show(console, summary, athena, self.directory)
+        evaluate.show(console, summary, athena, made.report, self.directory)
         held = summary["ok"] and summary["athena_and_duckdb_agree"]
         return 0 if held and summary["clean_exit"] else EXIT_FAILED
 

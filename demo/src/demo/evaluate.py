@@ -14,7 +14,9 @@ from demo.queries import Answer
 from demo.report import Figures
 from demo.settings import DemoSettings
 from telemill import audit, contract, names
-from telemill.audit import Lineage, StoredRow
+from telemill.audit import Report
+from telemill.audit import report as audit_report
+from telemill.audit.aside import aside
 from telemill.testing.processes import Process, log_events
 
 COMMITTED = "sink.cut_committed"
@@ -25,10 +27,11 @@ STATUS_NAMES = {"200": "200 ok", "499": "client gave up"}
 
 @dataclass(slots=True)
 class Evaluation:
-    """Summary and charts of one run."""
+    """Summary, charts and audit of one run."""
 
     summary: dict[str, Any]
     figures: Figures
+    report: Report
 
 
 def evaluate(
@@ -39,10 +42,11 @@ def evaluate(
     served = collect.served_bodies(directory / "served.ndjson")
     rows = collect.stored_rows(directory / "parquet" / "readings")
     scores = collect.stored_rows(directory / "parquet" / "scores")
-    bad = collect.quarantined(directory / "quarantine")
-    found = audit.audit(
-        fms, served, collect.raw_items(names.RAW_STREAM), rows, [_lineage(row) for row in bad]
-    )
+    raw = collect.read_raw(names.RAW_STREAM)
+    bad = aside(collect.quarantined(directory / "quarantine"), names.RAW_STREAM, fms, raw)
+    # The services have used everything up and stopped: nothing is in flight.
+    found = audit.audit(fms, served, raw.items, rows, bad.lineages, raw.parents)
+    audit.audit_scores(found, rows, scores, fms)
     committed = _committed_at(services[topology.SINK_READINGS].log_path)
     ordered = summary.latencies(rows, committed)
     made = {
@@ -60,23 +64,13 @@ def evaluate(
             str(status): count
             for status, count in sorted(Counter(a.status for a in served).items())
         },
-        "quarantined_by_reason": dict(Counter(row["reason"] for row in bad)),
+        "quarantined_by_reason": bad.reasons,
         "latency_seconds": summary.quantiles(ordered),
         "flush_interval_seconds": settings.flush_interval_seconds,
         "exit_statuses": {name: process.exit_status for name, process in services.items()},
         "clean_exit": all(process.exit_status == 0 for process in services.values()),
     }
-    made["ok"] = bool(made["ok"] and _scored_once(rows, scores))
-    return Evaluation(made, summary.figures(fms, rows, scores, ordered))
-
-
-def _scored_once(rows: Sequence[StoredRow], scores: Sequence[StoredRow]) -> bool:
-    """Whether every stored reading has exactly one score."""
-    return Counter(row.lineage for row in rows) == Counter(row.lineage for row in scores)
-
-
-def _lineage(row: Mapping[str, Any]) -> Lineage:
-    return Lineage(row["shard_id"], row["sequence_number"], row["sub_sequence_number"])
+    return Evaluation(made, summary.figures(fms, rows, scores, ordered), found)
 
 
 def _committed_at(sink_log: Path) -> dict[str, float]:
@@ -94,7 +88,11 @@ def _committed_at(sink_log: Path) -> dict[str, float]:
 
 
 def show(
-    console: Console, made: Mapping[str, Any], answers: Sequence[Answer], directory: Path
+    console: Console,
+    made: Mapping[str, Any],
+    answers: Sequence[Answer],
+    report: Report,
+    directory: Path,
 ) -> None:
     """Print what a person wants to know at the end."""
     for answer in answers:
@@ -110,24 +108,14 @@ def show(
         for status, count in made["served_by_status"].items()
     )
     console.print(
-        f"\n{counts['served']:,} answers served ({statuses})\n→ {counts['raw_items']:,} items in "
-        f"{names.RAW_STREAM} → {counts['stored']:,} stored + {counts['quarantined']:,} quarantined"
-        f" + {counts['duplicates']:,} duplicates; {counts['scores']:,} scores, "
-        f"{made['alerts']} alerts"
+        f"\n{counts['served']:,} answers served ({statuses}); {made['alerts']} alerts; event time →"
+        f" committed Parquet: p50 {latency['p50']:.1f} s, p99 {latency['p99']:.1f} s"
+        f" (flush interval {made['flush_interval_seconds']:g} s)\n"
     )
-    console.print(
-        f"lost {made['lost']}, duplicated {made['duplicated']}, out of order "
-        f"{made['out_of_order']}, altered {made['altered']}; event time → committed Parquet: "
-        f"p50 {latency['p50']:.1f} s, p99 {latency['p99']:.1f} s "
-        f"(flush interval {made['flush_interval_seconds']:g} s)"
-    )
-    if made["uncollected"]:
-        causes = ", ".join(f"{cause} {count}" for cause, count in made["uncollected"].items())
-        console.print(f"served but never collected: {causes}")
+    audit_report.show(console, report)
     if not made["athena_and_duckdb_agree"]:
         console.print("[red]Athena and DuckDB disagree[/red]")
     for name, exit_status in made["exit_statuses"].items():
         if exit_status != 0:
             console.print(f"[red]{name} ended with status {exit_status}[/red]")
-    verdict = "[green]the audit holds[/green]" if made["ok"] else "[red]THE AUDIT FAILED[/red]"
-    console.print(f"{verdict}: {directory}/report.html, summary.json, parquet/, quarantine/")
+    console.print(f"{directory}/report.html, summary.json, parquet/, quarantine/", soft_wrap=True)

@@ -43,10 +43,7 @@ def audit_figures(report: Report) -> dict[str, Any]:
     """The audit's part of summary.json."""
     return {
         "ok": report.ok,
-        "lost": len(report.lost),
-        "duplicated": len(report.duplicated),
-        "out_of_order": len(report.out_of_order),
-        "altered": len(report.altered),
+        **{name: len(found) for name, found in report.wrong.items()},
         "uncollected": dict(sorted(report.uncollected.items())),
     }
 

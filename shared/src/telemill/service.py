@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from typing import Any
 
 import structlog
@@ -15,7 +13,6 @@ from telemill.errors import ConfigurationError
 from telemill.kinesis import transport
 from telemill.kinesis.writer import Writer
 from telemill.progress.claims import Claims
-from telemill.progress.retrying import Retry
 from telemill.progress.snapshots import S3SnapshotStore
 from telemill.progress.store import DynamoProgressStore
 from telemill.settings import ServiceSettings, setting
@@ -182,42 +179,49 @@ def progress_store(settings: ServiceSettings, opened: Clients) -> DynamoProgress
     return DynamoProgressStore(opened.dynamodb, settings.progress_table)
 
 
-def claims(
-    settings: ServiceSettings, opened: Clients, app_id: str, *, retention_seconds: float
-) -> Claims:
+def claims(under: Floor, opened: Clients, app_id: str, *, retention_seconds: float) -> Claims:
     """The claims of one application in this process."""
+    settings = under.settings
     return Claims(
         progress_store(settings, opened),
         S3SnapshotStore(opened.s3, settings.state_bucket),
         app_id,
         settings.worker_id,
         retention_seconds=retention_seconds,
+        health=under.health,
     )
 
 
-async def fix_slot_count(settings: ServiceSettings, opened: Clients, stream: str) -> None:
-    """Note a stream's number of slots on first use.
+async def fix_slot_count(
+    under: Floor, opened: Clients, stream: str, *, stop: asyncio.Event
+) -> bool:
+    """Note a stream's number of slots on first use; waits while AWS is away.
+
+    Returns:
+        False when `stop` was set meanwhile.
 
     Raises:
         ConfigurationError: The stream is used with another number: order per device would break.
     """
-    created = await Retry(attempts=10)(partial(_created, opened.kinesis, stream))
-    wanted = str(settings.slot_count)
-    key = f"slots/{stream}/{round(created.timestamp() * 1000)}"
-    stored = await progress_store(settings, opened).fix(key, wanted)
-    if stored != wanted:
+
+    async def fix() -> None:
+        with aws.map_exceptions("kinesis:DescribeStreamSummary", stream=stream):
+            answer = await opened.kinesis.describe_stream_summary(StreamName=stream)
+        created = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
+        key = f"slots/{stream}/{round(created.timestamp() * 1000)}"
+        store = progress_store(under.settings, opened)
+        _require_slots(under.settings, stream, await store.fix(key, str(under.settings.slot_count)))
+
+    return await done_before(stop, aws.wait_for(under.health, f"slots of {stream}", fix))
+
+
+def _require_slots(settings: ServiceSettings, stream: str, stored: str) -> None:
+    if stored != str(settings.slot_count):
         prefix = settings.model_config.get("env_prefix", "")
         raise ConfigurationError(
-            f"{prefix}SLOT_COUNT: got {wanted}; stream {stream} has {stored} slots for its life"
-            " (a new stream is needed to change that)"
+            f"{prefix}SLOT_COUNT: got {settings.slot_count}; stream {stream} has {stored} slots for"
+            " its life (a new stream is needed to change that)"
         )
-
-
-async def _created(kinesis: Any, stream: str) -> datetime:
-    with aws.map_exceptions("kinesis:DescribeStreamSummary", stream=stream):
-        answer = await kinesis.describe_stream_summary(StreamName=stream)
-    created: datetime = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
-    return created
 
 
 async def watch_writer(under: Floor, writer: Writer) -> None:

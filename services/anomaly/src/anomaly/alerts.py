@@ -13,6 +13,7 @@ from anomaly.episodes import Alert
 from telemill import aws, errors
 from telemill.kinesis import backoff
 from telemill.kinesis.records import Shard
+from telemill.seldom import Seldom
 from telemill.stages.step import StepResult
 
 MAX_SUBJECT_CHARACTERS = 100
@@ -44,6 +45,7 @@ class AlertOutlet:
         self.topic_arn = topic_arn
         self._sleep = sleep
         self._random = uniform
+        self._seldom = Seldom()
         self._waiting: dict[str, list[Alert]] = defaultdict(list)
         self._publishing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -67,7 +69,8 @@ class AlertOutlet:
                 await self._publish(waiting[0])
             except errors.TransientError as error:
                 failures += 1
-                log.warning("anomaly.alert_delayed", error=str(error))
+                if times := self._seldom.due("alert"):
+                    log.warning("anomaly.alert_delayed", error=str(error), times=times)
                 await self._sleep(backoff.full_jitter(failures, self._random))
             else:
                 failures = 0

@@ -14,7 +14,7 @@ import structlog
 from ingest import api, app, auth, breaker, core, devices, leases, openapi, poller, push
 from ingest.outbox import Outbox
 from ingest.settings import IngestSettings
-from telemill import aws, contract, service
+from telemill import contract, service
 from telemill.contract import Contract
 from telemill.kinesis.writer import Writer
 
@@ -116,13 +116,7 @@ async def find_stream(parts: Parts, clients: service.Clients, stop: asyncio.Even
     stream = parts.settings.raw_stream
     if not await service.wait_for_resources(parts.floor, clients, streams=[stream], stop=stop):
         return False
-
-    async def fix_slot_count() -> None:
-        await service.fix_slot_count(parts.settings, clients, stream)
-
-    # AWS may go away again between the two.
-    fixing = aws.wait_for(parts.health, f"slots of {stream}", fix_slot_count)
-    return await service.done_before(stop, fixing)
+    return await service.fix_slot_count(parts.floor, clients, stream, stop=stop)
 
 
 def _push(parts: Parts, outbox: Outbox, writer: Writer) -> push.Push:

@@ -58,14 +58,15 @@ async def _fill(
     opened: service.Clients,
     stop: asyncio.Event,
 ) -> None:
-    await service.fix_slot_count(chosen, opened, chosen.stream)
+    if not await service.fix_slot_count(floor, opened, chosen.stream, stop=stop):
+        return
     glue = GlueCatalog(opened.glue, catalog.define(form, chosen.glue_database, chosen.lake_bucket))
     # While Glue is away or forbids it, /readyz says so and SIGTERM still ends the process.
     preparing = aws.wait_for(floor.health, f"Glue table {form.table}", glue.ensure_table)
     if not await service.done_before(stop, preparing):
         return
     claims = service.claims(
-        chosen,
+        floor,
         opened,
         chosen.application,
         retention_seconds=chosen.raw_retention_hours * SECONDS_PER_HOUR,

@@ -24,6 +24,7 @@ from telemill.kinesis.records import SHARD_END, Chunk, Record, Shard
 from telemill.metrics import Metrics
 from telemill.progress import rules
 from telemill.progress.claims import Claim, Opened
+from telemill.seldom import Seldom
 from telemill.stages import watermarks
 from telemill.stages.caution import Caution
 from telemill.stages.guard import Guard
@@ -143,6 +144,7 @@ class TableStage:
         self._sleep = sleep
         self._jitter = jitter
         self._shards: dict[str, _Held] = {}
+        self._seldom = Seldom(monotonic=monotonic)
         self._freed = asyncio.Event()
         self._fatal: Exception | None = None
 
@@ -344,9 +346,11 @@ class TableStage:
                     raise
                 self._health.set(name, str(error))
                 self._metrics.retries.labels(operation="commit").inc()
-                log.warning(
-                    "sink.commit_failed", shard_id=held.lane.shard.shard_id, error=str(error)
-                )
+                if times := self._seldom.due(name):
+                    shard_id = held.lane.shard.shard_id
+                    log.warning(
+                        "sink.commit_failed", shard_id=shard_id, error=str(error), times=times
+                    )
                 await self._sleep(pause * self._jitter())
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:

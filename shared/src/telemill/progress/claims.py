@@ -12,17 +12,22 @@ from telemill.errors import (
     PositionError,
     TransientError,
 )
+from telemill.health import Health
 from telemill.kinesis.records import Shard
 from telemill.progress import rules, suspicion
 from telemill.progress.claim import DAY_SECONDS, Claim, Host
 from telemill.progress.snapshots import SnapshotStore
 from telemill.progress.store import ProgressStore
+from telemill.seldom import Seldom
 from telemill.stages.owner import StartPosition
 
 __all__ = ["BEAT_SECONDS", "LATEST", "TRIM_HORIZON", "Claim", "Claims", "Host", "Opened"]
 
 BEAT_SECONDS = 3.0
 """Three beats fit into `rules.STALE_SECONDS`: two may be lost."""
+
+HEARTBEATS = "heartbeats"
+"""What /readyz calls them."""
 
 TRIM_HORIZON = "TRIM_HORIZON"
 LATEST = "LATEST"
@@ -60,6 +65,7 @@ class Claims:
         *,
         initial_position: str | int = TRIM_HORIZON,
         retention_seconds: float = DAY_SECONDS,
+        health: Health | None = None,
         host: Host | None = None,
     ) -> None:
         """Wire the claims.
@@ -73,6 +79,7 @@ class Claims:
                 time in epoch microseconds. The first answer for a stream is stored and holds for
                 the application from then on; LATEST is stored as the time it was first asked.
             retention_seconds: Of the stream: items of ended shards expire a day after it.
+            health: Told while heartbeats do not get through.
             host: Clocks and the like.
         """
         self._store = store
@@ -85,6 +92,8 @@ class Claims:
         self._starts: dict[tuple[str, int], StartPosition] = {}
         self._sightings: dict[str, rules.Sighting] = {}
         self._held: dict[str, Claim] = {}
+        self._health = health
+        self._seldom = Seldom(monotonic=self._host.monotonic)
 
     async def open(self, shard: Shard) -> Opened:
         """Claim a shard.
@@ -136,7 +145,31 @@ class Claims:
                 self._held = {key: claim for key, claim in self._held.items() if claim.live}
                 # A task each: one that waits for its retries does not hold up the others.
                 for claim in self._held.values():
-                    beats.create_task(_beat(claim))
+                    beats.create_task(self._beat(claim))
+
+    async def _beat(self, claim: Claim) -> None:
+        shard_id = claim.shard.shard_id
+        try:
+            await claim.beat()
+        except FencedError:
+            log.warning("progress.fenced", shard_id=shard_id, epoch=claim.epoch)
+        except (TransientError, ConfigurationError) as error:
+            # The next may get through; if none does, another worker takes over and we are fenced.
+            self._say(str(error))
+            if times := self._seldom.due("beat"):
+                log.warning(
+                    "progress.beat_missed", shard_id=shard_id, error=str(error), times=times
+                )
+        else:
+            self._say("")
+
+    def _say(self, trouble: str) -> None:
+        if self._health is None:
+            return
+        if trouble:
+            self._health.set(HEARTBEATS, trouble)
+        else:
+            self._health.clear(HEARTBEATS)
 
     def _claim(self, shard: Shard, progress: rules.Progress) -> Claim:
         return Claim(
@@ -211,13 +244,3 @@ async def _name_poison(claim: Claim) -> str | None:
     if named is not None:
         await claim.condemn(named)
     return named
-
-
-async def _beat(claim: Claim) -> None:
-    try:
-        await claim.beat()
-    except FencedError:
-        log.warning("progress.fenced", shard_id=claim.shard.shard_id, epoch=claim.epoch)
-    except (TransientError, ConfigurationError) as error:
-        # The next one may get through; if none does, another worker takes over and we are fenced.
-        log.warning("progress.beat_missed", shard_id=claim.shard.shard_id, error=str(error))

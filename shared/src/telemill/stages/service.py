@@ -67,8 +67,9 @@ async def prepared(
             buckets=(chosen.lake_bucket, chosen.state_bucket),
             stop=stop,
         )
-        if found:
-            await service.fix_slot_count(chosen, opened, chosen.output_stream)
+        found = found and await service.fix_slot_count(
+            floor, opened, chosen.output_stream, stop=stop
+        )
         yield (floor, opened) if found else None
 
 
@@ -84,7 +85,7 @@ async def run(
 ) -> None:
     """Drive a step from the input to the output stream until `stop`; the quarantine is built in."""
     claims = service.claims(
-        chosen,
+        floor,
         opened,
         chosen.app_id,
         retention_seconds=chosen.raw_retention_hours * service.SECONDS_PER_HOUR,
