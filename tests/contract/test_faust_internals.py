@@ -14,11 +14,13 @@ import faust
 import pytest
 from faust.app.base import App as FaustApp
 from faust.sensors.base import Sensor
+from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport import drivers
 from faust.transport.consumer import Consumer as FaustConsumer
 from faust.transport.producer import Producer as FaustProducer
 from faust.types import TP
+from mode.services import Service
 from mode.supervisors import CrashingSupervisor
 
 from telemill.kinesis import transport
@@ -102,11 +104,13 @@ def test_the_version_is_the_one_examined() -> None:
         (
             Consumer,
             FaustConsumer,
-            """_add_gap _commit _getmany _new_offset _new_topicpartition _seek _to_message ack
-            on_buffer_drop on_buffer_full on_task_error seek_to_committed wait_empty""",
+            """_add_gap _commit _getmany _new_offset _new_topicpartition _seek _to_message
+            _wait_next_records ack on_buffer_drop on_buffer_full on_task_error seek_to_committed
+            wait_empty""",
         ),
         (Producer, FaustProducer, "create_topic flush key_partition send send_and_wait"),
         (transport.App, FaustApp, "_create_directories on_rebalance_end on_stop"),
+        (transport.Tables, TableManager, "on_start"),
     ],
 )
 def test_what_is_overridden_exists(ours: type, stock: type, names: str) -> None:
@@ -153,6 +157,30 @@ def test_the_settings_are_the_ones_the_design_asks_for() -> None:
 def test_transports_are_found_by_entry_point() -> None:
     """`kinesis://` is looked up in the group we register in."""
     assert "faust.transports" in drivers.TRANSPORTS.namespaces
+
+
+async def test_nothing_sleeps_before_the_first_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock Faust sleeps a second for tables, and another while nothing is assigned."""
+    naps: list[tuple[str, float]] = []
+    stock = Service.sleep
+
+    async def noted(self: Any, seconds: float, **options: Any) -> None:
+        if float(seconds):
+            naps.append((type(self).__name__, float(seconds)))
+        await stock(self, seconds, **options)
+
+    monkeypatch.setattr(Service, "sleep", noted)
+    running = Running()
+    running.coordinator.prefetch.put([chunk("first")])
+    task = asyncio.create_task(transport.run_app(running.app, running.stop, 1.0))
+    await running.until(lambda: running.seen)
+    assert not [nap for nap in naps if nap[0] in {"Tables", "Fetcher"}]
+    assert [nap for nap in naps if nap[0] == "Consumer"] == [
+        ("Consumer", running.app.conf.broker_commit_interval),
+        ("Consumer", running.app.conf.broker_commit_livelock_soft_timeout),
+    ]
+    running.stop.set()
+    await asyncio.wait_for(task, TIMEOUT_SECONDS)
 
 
 def test_a_rebalance_seeks_before_it_flows() -> None:

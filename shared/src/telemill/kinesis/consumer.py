@@ -170,6 +170,15 @@ class Consumer(FaustConsumer):
 
     # Fetching.
 
+    async def _wait_next_records(
+        self, timeout: float
+    ) -> tuple[Mapping[TP, Sequence[Handed]], set[TP] | None]:
+        # Stock Faust sleeps a second while nothing is assigned, and skips the records of what was
+        # assigned while it waited. None: all that is handed out is to be taken.
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        return await self._getmany(None, timeout), None
+
     async def _getmany(
         self, active_partitions: set[TP] | None, timeout: float
     ) -> Mapping[TP, Sequence[Handed]]:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar
 
 import faust
+from faust.tables.manager import TableManager
 from faust.transport.base import Transport as FaustTransport
 from mode.supervisors import CrashingSupervisor
 from yarl import URL
@@ -42,6 +43,15 @@ class Transport(FaustTransport):
         super().__init__(url, app, loop)
         self.coordinator: Coordinator = coordinator or NoShards()
         self.writers = writers or {}
+
+
+class Tables(TableManager):
+    """None: Faust tables are not supported on Kinesis."""
+
+    async def on_start(self) -> None:
+        """Stock Faust first sleeps a second, in which tables may register."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class App(faust.App):
@@ -91,6 +101,7 @@ def create_app(
         stream_wait_empty=True,
         agent_supervisor=CrashingSupervisor,  # a restarted agent has lost what it crashed on
         web_enabled=False,
+        TableManager=Tables,
         store="memory://",
     )
     app.producer_only = coordinator is None
