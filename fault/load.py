@@ -22,7 +22,7 @@ from telemill.testing.processes import EndedEarlyError
 
 KEY = "fault"
 KEY_HASH = f"fault:{hashlib.sha256(KEY.encode()).hexdigest()}"
-CONNECTIONS = 16
+CONNECTIONS = 64
 MAX_OUTSTANDING = 200
 """Bodies that clients hold back at most while ingest is away; then they read devices later."""
 

@@ -47,6 +47,15 @@ async def test_a_note_is_in_the_table_before_it_counts(world: World) -> None:
     assert (found.crashes, found.suspects) == (2, Suspects(None, "20"))
 
 
+async def test_deaths_are_not_counted_against_records_noted_after_them(world: World) -> None:
+    """However often a process is killed, records that nobody died of begin with one death."""
+    for number in range(10, 100, 10):
+        claim = (await world.worker().open(SHARD)).claim
+        await claim.suspect(Suspects(str(number), str(number + 10)))
+        assert claim.crashes <= 1
+    assert (await world.worker().open(SHARD)).claim.crashes == 2
+
+
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.APPLIED, Fault.LATE])
 async def test_a_note_of_unknown_outcome_may_be_repeated(world: World, fault: Fault) -> None:
     """Saying the same again after a time-out is no second try."""

@@ -256,8 +256,17 @@ def release(held: Progress, *, write_id: str) -> Progress:
 
 
 def suspect(held: Progress, suspects: Suspects | None, *, write_id: str) -> Progress:
-    """Note what is about to be tried, or that it came through."""
-    return replace(held, suspects=suspects, write_id=write_id)
+    """Note what is about to be tried.
+
+    When all who were suspected before came through, the deaths were not theirs: of those that are
+    noted now nobody has died yet, and one death counts as with any owner that found a crash.
+    """
+    before = held.suspects
+    through = before is None or (
+        suspects is not None and order(suspects.after) >= order(before.up_to)
+    )
+    crashes = min(held.crashes, 1) if through else held.crashes
+    return replace(held, suspects=suspects, crashes=crashes, write_id=write_id)
 
 
 def condemn(held: Progress, sequence_number: str, *, write_id: str) -> Progress:
