@@ -26,7 +26,7 @@ CONNECTIONS = 64
 MAX_OUTSTANDING = 200
 """Bodies that clients hold back at most while ingest is away; then they read devices later."""
 
-RETRY_SECONDS = 0.1
+RETRY_SECONDS = 0.25
 POST_TIMEOUT_SECONDS = 15.0
 PAUSE_TIMEOUT_SECONDS = 120.0
 OLD_BY = timedelta(hours=1)
@@ -59,21 +59,30 @@ class Load:
         accepted: Bodies answered 202, in the order of the answers.
         accepted_at: When the last of them was, monotonic.
         offered: Readings that were due so far.
+        readings_per_body: Of each, but for what is broken.
         attempts: Requests that were not answered 202 and came again.
     """
 
     def __init__(
-        self, urls: Sequence[str], *, devices: int, readings_per_second: float, seed: int
+        self,
+        urls: Sequence[str],
+        *,
+        devices: int,
+        readings_per_second: float,
+        seed: int,
+        ticks_per_body: int = 1,
     ) -> None:
         self.accepted: list[bytes] = []
         self.accepted_at = 0.0
         self.offered = 0
         self.attempts = 0
         self._urls = urls
-        self._devices = devices
-        self._interval_seconds = devices / readings_per_second
+        self._ticks_per_body = ticks_per_body
+        self.readings_per_body = devices * ticks_per_body
+        self._interval_seconds = self.readings_per_body / readings_per_second
+        tick_seconds = devices / readings_per_second
         # Old and new readings take turns, so a device's next reading of its own hour comes later.
-        self._bodies = bodies(devices, 2 * self._interval_seconds, datetime.now(UTC), seed)
+        self._bodies = bodies(devices, 2 * tick_seconds, datetime.now(UTC), seed)
         self._outstanding = 0
         self._flows = threading.Event()
         self._stops = threading.Event()
@@ -142,8 +151,8 @@ class Load:
                 continue
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             due += self._interval_seconds
-            body = next(self._bodies)
-            self.offered += self._devices
+            body = b"\n".join(itertools.islice(self._bodies, self._ticks_per_body))
+            self.offered += self.readings_per_body
             self._outstanding += 1
             yield body
 
@@ -153,8 +162,9 @@ class Load:
             try:
                 async with session.post(f"{url}/v1/readings", data=body) as answer:
                     status, text = answer.status, await answer.text()
+                    pause = float(answer.headers.get("Retry-After", RETRY_SECONDS))
             except (aiohttp.ClientError, TimeoutError):
-                status, text = int(HTTPStatus.SERVICE_UNAVAILABLE), ""
+                status, text, pause = int(HTTPStatus.SERVICE_UNAVAILABLE), "", RETRY_SECONDS
             if status == HTTPStatus.ACCEPTED:
                 self.accepted.append(body)
                 self.accepted_at = time.monotonic()
@@ -163,4 +173,4 @@ class Load:
             if status not in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
                 raise EndedEarlyError(f"ingest answered {status}: {text}")
             self.attempts += 1
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(pause)
