@@ -15,9 +15,9 @@ export UV_COMPILE_BYTECODE := 1
 
 .PHONY: help setup setup-fault demo test fault soak lint fmt bench clean
 
-# Of the soak; SEED replays one.
+# Of the soak. SEED replays a soak or the crash matrix.
 MINUTES ?= 5
-SEED ?= $(shell date +%s)
+SEED ?=
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,10 +58,11 @@ test: build/.setup ## unit, property, model, contract and integration tests
 	@$(PY) -m pytest
 
 fault: build/.setup-fault ## the delivery promise under crashes, zombies, reshards, outages and poison
-	@$(PY) -m pytest tests/fault
+	@$(PY) -m fault matrix $(if $(SEED),--seed $(SEED))
+	@$(PY) -m pytest tests/fault --ignore tests/fault/test_crash_matrix.py
 
 soak: build/.setup-fault ## kill random services under load and faults for MINUTES, then audit
-	@$(PY) -m fault soak --minutes $(MINUTES) --seed $(SEED)
+	@$(PY) -m fault soak --minutes $(MINUTES) --seed $(or $(SEED),$(shell date +%s))
 
 lint: build/.setup ## format check, lint, types, import boundaries
 	@.venv/bin/ruff format --check .
