@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS := 1
 # Six processes start at once in the demo: compile once, here.
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: help setup setup-fault demo test fault soak lint fmt bench clean
+.PHONY: help setup setup-fault demo test fault soak kcl-jars kcl-test lint fmt bench clean
 
 # Of the soak. SEED replays a soak or the crash matrix.
 MINUTES ?= 5
@@ -63,6 +63,13 @@ fault: build/.setup-fault ## the delivery promise under crashes, zombies, reshar
 
 soak: build/.setup-fault ## kill random services under load and faults for MINUTES, then audit
 	@$(PY) -m fault soak --minutes $(MINUTES) --seed $(or $(SEED),$(shell date +%s))
+
+kcl-jars: build/.setup ## fetch the KCL's jars into build/kcl/, checked against the lock (needs Maven Central)
+	@$(PY) -m telemill.kcl.jars --directory build/kcl
+	@$(PY) -m telemill.kcl.jars --directory build/kcl --set kcl2
+
+kcl-test: kcl-jars ## the KCL coordinator on the real MultiLangDaemon (needs Java)
+	@$(PY) -m pytest tests/kcl
 
 lint: build/.setup ## format check, lint, types, import boundaries
 	@.venv/bin/ruff format --check .

@@ -1,0 +1,1 @@
+"""The official Kinesis Client Library: the jars of its MultiLangDaemon."""
