@@ -151,7 +151,7 @@ async def test_a_take_over_counts_a_crash_and_keeps_what_was_noted(store: Progre
     noted = replace(held, suspects=Suspects(None, FIRST), poison=(SECOND,), write_id=write_id())
     await store.save(noted, held.write_id)
     taken = await claimed(store, "b")
-    assert (taken.crashes, taken.suspects, taken.poison) == (1, noted.suspects, noted.poison)
+    assert (taken.crashes, taken.suspects, taken.poison) == (2, noted.suspects, noted.poison)
 
 
 async def test_saves_and_beats_do_not_undo_each_other(store: ProgressStore) -> None:

@@ -20,7 +20,7 @@ from telemill.kinesis.multilang import (
     State,
 )
 
-VECTORS = Path(__file__).parents[1] / "vectors" / "multilang"
+VECTORS = Path(__file__).parents[1] / "kcl" / "transcripts"
 TRANSCRIPTS = sorted(path.stem for path in VECTORS.glob("*.ndjson"))
 LOW, HIGH = "49590338271490256608559692538361571095921575989136588898", "9" * 56
 INITIALIZE = b'{"action":"initialize","shardId":"shardId-0","sequenceNumber":"TRIM_HORIZON"}'

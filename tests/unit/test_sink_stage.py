@@ -122,6 +122,17 @@ async def test_a_save_of_unknown_outcome_does_not_begin_the_cut_again(
     assert not world.lake.refused
 
 
+async def test_a_chunk_behind_a_gap_is_refused(world: World, form: core.Form) -> None:
+    """What was lost between reader and sink is read again, not cut away."""
+    records = _stream(form)
+    stage = world.stage()
+    await stage.open(SHARD)
+    await stage.process(Chunk(SHARD, records[:2]))
+    behind = Chunk(SHARD, records[3:], after=records[2].sequence_number)
+    with pytest.raises(errors.LeaseLostError):
+        await stage.process(behind)
+
+
 async def test_crashes_while_healing_heal(form: core.Form) -> None:
     """A second crash at any of the next steps is no different from the first."""
     for first in (3, 6, 9, 14):

@@ -1,6 +1,7 @@
 """The stream stage: a position moves only with its state and after its output is acknowledged."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -285,6 +286,17 @@ async def test_an_outage_of_the_store_is_said_and_outlived() -> None:
     assert world.saved() == ("1", b"1")
     await settle(lambda: world.health.is_ready)
     assert world.health.is_ready
+
+
+async def test_a_chunk_behind_a_gap_is_refused_and_the_shard_dropped() -> None:
+    """What was lost between reader and stage is read again, not stepped over."""
+    world = World()
+    stage = await world.opened()
+    await stage.process(chunk(1, 2))
+    with pytest.raises(errors.LeaseLostError):
+        await stage.process(dataclasses.replace(chunk(5), after="4"))
+    with pytest.raises(errors.LeaseLostError):
+        await stage.process(dataclasses.replace(chunk(3), after="2"))
 
 
 async def test_a_shard_that_is_not_ours_is_refused() -> None:

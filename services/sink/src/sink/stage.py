@@ -25,7 +25,7 @@ from telemill.metrics import Metrics
 from telemill.progress import rules
 from telemill.progress.claims import Claim, Opened
 from telemill.seldom import Seldom
-from telemill.stages import watermarks
+from telemill.stages import continuity, watermarks
 from telemill.stages.caution import Caution
 from telemill.stages.guard import Guard
 from telemill.stages.owner import StartPosition
@@ -170,6 +170,8 @@ class TableStage:
     async def process(self, chunk: Chunk) -> None:
         """Gather a chunk. Returns before it is durable; waits while too much is waiting."""
         held = self._of(chunk.shard)
+        gathering = held.lane.gathering
+        continuity.require_continuous(chunk, gathering.last or gathering.after)
         started = self._monotonic()
         await self._gather(held, chunk.records)
         held.lane.ends = held.lane.ends or chunk.ends_shard

@@ -170,24 +170,16 @@ class Consumer(FaustConsumer):
 
     # Fetching.
 
-    async def _wait_next_records(
-        self, timeout: float
-    ) -> tuple[Mapping[TP, Sequence[Handed]], set[TP] | None]:
-        # Stock Faust sleeps a second while nothing is assigned, and skips the records of what was
-        # assigned while it waited. None: all that is handed out is to be taken.
-        if not self.flow_active:
-            await self.wait(self.can_resume_flow)
-        return await self._getmany(None, timeout), None
-
     async def _getmany(
         self, active_partitions: set[TP] | None, timeout: float
     ) -> Mapping[TP, Sequence[Handed]]:
         # Chunks of shards not assigned yet wait in their ledger for the rebalance under way.
         if self._again:
-            again, self._again = self._again, {}
-            return again
-        handed: dict[TP, list[Handed]] = {}
-        for chunk in await self._prefetch.take(timeout, CHUNKS_PER_FETCH):
+            return self._given_back()
+        chunks = await self._prefetch.take(timeout, CHUNKS_PER_FETCH)
+        # A rebalance while we waited gave back what comes before these.
+        handed = self._given_back()
+        for chunk in chunks:
             tp = self._open.get(chunk.shard.shard_id)
             if tp is None:
                 self._prefetch.done(chunk)
@@ -196,6 +188,10 @@ class Consumer(FaustConsumer):
             if tp in self._assigned:
                 handed.setdefault(tp, []).append(Handed(offset, chunk))
         return handed
+
+    def _given_back(self) -> dict[TP, list[Handed]]:
+        again, self._again = self._again, {}
+        return again
 
     def _to_message(self, tp: TP, record: Handed) -> ConsumerMessage:
         # The generation lets streams skip what was fetched before a rebalance.

@@ -8,7 +8,7 @@ checkpoint requests and answers each. Outside such a window nobody listens, and 
 
 Source:
     amazon-kinesis-client, multilang/MultiLangProtocol.java and its `messages` package;
-    tests/vectors/multilang holds what the daemons of both KCL versions really said.
+    tests/kcl/transcripts holds what the daemons of both KCL versions really said.
 """
 
 import enum

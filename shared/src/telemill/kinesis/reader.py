@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -115,28 +116,31 @@ class ShardReader:
         self._calls.succeeded()
         self._iterator = page.next_iterator
         self.ended = page.next_iterator is None
+        before = self._position.after
         if page.records:
             self._position = StartPosition(after=page.records[-1].sequence_number)
         self._expect(page.records)
         metrics = self._calls.metrics
         behind = metrics.millis_behind_latest.labels(shard=self._shard.shard_id)
         behind.set(page.millis_behind_latest)
-        return self._chunks(page)
+        return self._chunks(page, before)
 
     def _expect(self, records: Sequence[Record]) -> None:
         """Reserve for the next page what this one suggests."""
         expected_bytes = 2 * sum(len(record.data) for record in records)
         self._reserved_bytes = min(MAX_PAGE_BYTES, max(LEAST_RESERVED_BYTES, expected_bytes))
 
-    def _chunks(self, page: Page) -> list[Chunk]:
+    def _chunks(self, page: Page, before: str | None) -> list[Chunk]:
         parts = list(split(page.records, self._max_chunk_bytes))
         if self.ended and not parts:
             parts = [[]]
-        last = len(parts) - 1
-        return [
-            Chunk(self._shard, part, page.millis_behind_latest, self.ended and index == last)
-            for index, part in enumerate(parts)
-        ]
+        chunks: list[Chunk] = []
+        for part in parts:
+            chunks.append(Chunk(self._shard, part, page.millis_behind_latest, after=before))
+            before = part[-1].sequence_number if part else before
+        if self.ended:
+            chunks[-1] = replace(chunks[-1], ends_shard=True)
+        return chunks
 
     def _vanish(self) -> None:
         """The shard is past its retention: nothing of it can ever be read again."""

@@ -61,12 +61,14 @@ class Chunk:
         records: At least one, unless `ends_shard`.
         millis_behind_latest: As GetRecords reported it for the last record.
         ends_shard: The shard is closed and these are its last records (maybe none).
+        after: The record right before these, as they were read; None: nobody knows.
     """
 
     shard: Shard
     records: list[Record] = field(default_factory=list)
     millis_behind_latest: int = 0
     ends_shard: bool = False
+    after: str | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -23,7 +23,7 @@ from telemill.kinesis import backoff, records
 from telemill.kinesis.records import Chunk, Record, Shard
 from telemill.metrics import Metrics
 from telemill.progress.claims import Claim, Claims
-from telemill.stages import internal
+from telemill.stages import continuity, internal
 from telemill.stages.caution import Caution, Part, Treatment
 from telemill.stages.guard import Guard
 from telemill.stages.outlet import Outlet
@@ -156,6 +156,11 @@ class StreamStage(Generic[State]):
     async def process(self, chunk: Chunk) -> None:
         """Step through a chunk and hand its output on. Returns before that is durable."""
         run = self._running(chunk.shard)
+        try:
+            continuity.require_continuous(chunk, run.position)
+        except errors.PositionError:
+            del self._runs[chunk.shard.shard_id]
+            raise
         fresh = _above(chunk, run.position)
         if fresh.records:
             await self._advance(run, fresh)
@@ -330,7 +335,7 @@ def _above(chunk: Chunk, position: str | None) -> Chunk:
     if int(chunk.records[0].sequence_number) > reached:
         return chunk
     fresh = [record for record in chunk.records if int(record.sequence_number) > reached]
-    return Chunk(chunk.shard, fresh, chunk.millis_behind_latest, chunk.ends_shard)
+    return replace(chunk, records=fresh)
 
 
 def _is_due(run: _Run[State], now: float, interval_seconds: float) -> bool:

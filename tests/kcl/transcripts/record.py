@@ -1,4 +1,4 @@
-"""Record what the real MultiLangDaemon says: python tests/vectors/multilang/record.py kcl3.
+"""Record what the real MultiLangDaemon says: python tests/kcl/transcripts/record.py kcl3.
 
 Needs the jars (`python -m telemill.kcl.jars --set kcl3`), Java and both emulators (`make
 setup-fault`). One file a shard, one JSON line for each line that went over the pipe:
