@@ -25,7 +25,8 @@ from telemill.testing import processes
 from telemill.testing.failpoints.table import FAILPOINTS, Failpoint
 from telemill.testing.processes import EndedEarlyError
 
-DEVICES = 16
+DEVICES = 64
+"""So many that anomaly's state does not fit into the progress item."""
 READINGS_PER_SECOND = {False: 320.0, True: 160.0}
 """Without and with resharding: the emulator that reshards takes few records a second."""
 
