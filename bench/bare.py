@@ -56,11 +56,14 @@ def _joined(batches: Sequence[pa.RecordBatch], _raw_shard_ids: Any, schema: pa.S
 
 async def _write_position(table: Any, progress: Any, _previous: str) -> bool:
     """Position and state as a plain checkpoint: whoever writes last wins."""
-    kept = {"position": {"S": progress.position}}
-    if progress.state_key is not None:
-        kept["state_key"] = {"S": progress.state_key}
-    if progress.state is not None:
-        kept["state"] = {"B": progress.state}
+    values = (
+        ("position", "S", progress.position),
+        ("state_key", "S", progress.state_key),
+        ("state", "B", progress.state),
+    )
+    kept = {name: {kind: value} for name, kind, value in values if value is not None}
+    if not kept:
+        return True
     await table._client.update_item(  # noqa: SLF001
         TableName=table._table,  # noqa: SLF001
         Key={"app": {"S": progress.app}, "shard": {"S": progress.shard}},

@@ -19,7 +19,7 @@ from telemill.health import Health
 from telemill.kcl import jars, lock
 from telemill.kcl.properties import DaemonSettings
 from telemill.kinesis.coordinators.daemon import Daemon
-from telemill.kinesis.coordinators.kcl import KclCoordinator
+from telemill.kinesis.coordinators.kcl import KclCoordinator, Timing
 from telemill.kinesis.records import Shard
 from telemill.metrics import Metrics
 from telemill.testing.owner import FakeOwner
@@ -52,11 +52,18 @@ class Worker:
             stream,
             owner,
             saved=lambda shard: owner.positions.get(shard.shard_id),
-            make_engine=lambda serve: Daemon(self.settings, class_path, serve, environ=os.environ),
+            make_engine=lambda serve, heard: Daemon(
+                self.settings, class_path, serve, heard, environ=os.environ
+            ),
+            probe_lease_table=self._probe,
             metrics=Metrics(CollectorRegistry()),
             health=Health(),
-            failover_seconds=10.0,
+            timing=Timing(failover_seconds=10.0),
         )
+
+    async def _probe(self) -> None:
+        async with aws_clients.client("dynamodb") as dynamodb:
+            await aws_clients.probe_table(dynamodb, self.settings.application)
 
     def assigned(self, shard: Shard) -> None:
         """A shard comes."""

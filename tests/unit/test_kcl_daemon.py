@@ -15,11 +15,13 @@ import pytest
 import structlog
 
 from telemill import errors
+from telemill.kcl.daemon_log import Line
 from telemill.kcl.properties import DaemonSettings
 from telemill.kinesis.coordinators.daemon import MAX_SOCKET_PATH_BYTES, Daemon, Pipes
 from telemill.testing import processes
 
 LIMIT_SECONDS = 30.0
+HEARD: list[Line] = []
 LARGE_BYTES = 13_000_000
 SETTINGS = DaemonSettings(application="a", stream="s", worker_id="w", region="eu-central-1")
 JAVA = """#!{python}
@@ -65,7 +67,7 @@ def daemon_of(
 ) -> Daemon:
     """A daemon that runs it."""
     environ = {**os.environ, "JAVA_HOME": str(home)}
-    return Daemon(SETTINGS, [], serve, environ=environ, directory=directory)  # type: ignore[arg-type]
+    return Daemon(SETTINGS, [], serve, HEARD.append, environ=environ, directory=directory)  # type: ignore[arg-type]
 
 
 async def test_the_pipes_are_the_daemons_own(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ async def main():
     async def serve(pipes):
         print(daemon.pid, flush=True)
         await pipes.reader.read()
-    daemon = Daemon(settings, [], serve, environ=os.environ)
+    daemon = Daemon(settings, [], serve, print, environ=os.environ)
     await daemon.start()
     await daemon.wait()
 asyncio.run(main())

@@ -210,7 +210,7 @@ async def test_a_shard_that_cannot_be_closed_is_told() -> None:
         with pytest.raises(errors.ServiceUnavailableError):
             await stopping
         bench.owner.close_error = None
-        bench.coordinator._close_error = None
+        bench.coordinator._close_errors.clear()
     assert bench.engine.ended
 
 

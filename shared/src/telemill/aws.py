@@ -115,6 +115,10 @@ class ResourceError(ConfigurationError):
     """
 
 
+class MissingError(ResourceError):
+    """A stream, bucket, table or topic that does not exist."""
+
+
 @asynccontextmanager
 async def client(
     service: str,
@@ -174,7 +178,8 @@ def map_exceptions(operation: str, **resource: str) -> Iterator[None]:
     Raises:
         ThroughputExceededError: Throttled.
         ServiceUnavailableError: 5xx, no answer in time, or no connection.
-        ResourceError: Missing or not permitted; the text names it.
+        MissingError: Not there; the text names it.
+        ResourceError: Not permitted; the text names it.
         ConfigurationError: No usable credentials.
     """
     try:
@@ -205,7 +210,7 @@ def _map_answer(
     # HEAD has no body: S3 answers HeadBucket with a bare status as its code.
     if code in MISSING or (code == "404" and "bucket" in resource and "key" not in resource):
         named = _named(resource) or f"what {operation} names"
-        return ResourceError(f"{named} does not exist ({operation}: {code}: {text})")
+        return MissingError(f"{named} does not exist ({operation}: {code}: {text})")
     if code in FORBIDDEN or code == "403":
         return ResourceError(f"permission {operation} is missing{_on(resource)} ({code}: {text})")
     if status >= SERVER_ERROR_STATUS or code in UNAVAILABLE:

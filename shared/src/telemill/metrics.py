@@ -145,6 +145,18 @@ class Metrics:
         ("shard",),
         READERS,
     )
+    worst_millis_behind_latest = Metric(
+        Gauge,
+        "worst_millis_behind_latest",
+        "The largest of those of this worker's shards: what scales a service (milliseconds)",
+        services=READERS,
+    )
+    total_millis_behind_latest = Metric(
+        Gauge,
+        "total_millis_behind_latest",
+        "The sum of those of this worker's shards (milliseconds)",
+        services=READERS,
+    )
     batch_seconds = Metric(
         Histogram, "batch_seconds", "Time to work through one batch", buckets=SECONDS
     )
@@ -169,6 +181,13 @@ class Metrics:
     )
     open_shards = Metric(
         Gauge, "open_shards", "Shards this worker holds a claim on", services=READERS
+    )
+    handovers = Metric(
+        Counter,
+        "handovers_total",
+        "Shards that changed hands; way: taken, given, lost, ended",
+        ("way",),
+        READERS,
     )
     claims_lost = Metric(
         Counter,
@@ -263,6 +282,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry, service: str | None = None) -> None:
         self.registry = registry
         self.service = service
+        self._behind: dict[str, int] = {}
         for row in table():
             shown = service is None or service in row.services or service not in ALL
             vars(self)[row.attribute] = row.build(registry if shown else None)
@@ -285,11 +305,23 @@ class Metrics:
             built: Counter = vars(self)[row.attribute]
             (built.labels(*labels) if labels else built).inc(count)
 
+    def behind(self, shard_id: str, millis: int) -> None:
+        """How far a shard's last page was behind, as Kinesis reported it."""
+        self._behind[shard_id] = millis
+        self.millis_behind_latest.labels(shard=shard_id).set(millis)
+        self._show_behind()
+
     def forget_shard(self, shard_id: str) -> None:
         """Drop the label of a shard this worker no longer holds."""
         for row in table():
             if row.labels == ("shard",):
                 vars(self)[row.attribute].remove(shard_id)
+        self._behind.pop(shard_id, None)
+        self._show_behind()
+
+    def _show_behind(self) -> None:
+        self.worst_millis_behind_latest.set(max(self._behind.values(), default=0))
+        self.total_millis_behind_latest.set(sum(self._behind.values()))
 
 
 COUNT_NAMES = {

@@ -179,7 +179,14 @@ def progress_store(settings: ServiceSettings, opened: Clients) -> DynamoProgress
     return DynamoProgressStore(opened.dynamodb, settings.progress_table)
 
 
-def claims(under: Floor, opened: Clients, app_id: str, *, retention_seconds: float) -> Claims:
+def claims(
+    under: Floor,
+    opened: Clients,
+    app_id: str,
+    *,
+    initial_position: str | int,
+    retention_seconds: float,
+) -> Claims:
     """The claims of one application in this process."""
     settings = under.settings
     return Claims(
@@ -187,6 +194,7 @@ def claims(under: Floor, opened: Clients, app_id: str, *, retention_seconds: flo
         S3SnapshotStore(opened.s3, settings.state_bucket),
         app_id,
         settings.worker_id,
+        initial_position=initial_position,
         retention_seconds=retention_seconds,
         health=under.health,
     )

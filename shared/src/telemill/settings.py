@@ -36,7 +36,11 @@ MAX_PORT = 65535
 def config(env_prefix: str) -> SettingsConfigDict:
     """The `model_config` of a settings class: `config("SINK_")`."""
     return SettingsConfigDict(
-        env_prefix=env_prefix, frozen=True, extra="forbid", enable_decoding=False
+        env_prefix=env_prefix,
+        frozen=True,
+        extra="forbid",
+        enable_decoding=False,
+        populate_by_name=True,
     )
 
 
@@ -52,6 +56,21 @@ def setting(default: Any = ..., *, unit: str, description: str, **constraints: A
     if "default_factory" not in constraints:
         constraints["default"] = default
     return Field(description=description, json_schema_extra={"unit": unit}, **constraints)
+
+
+def common(variable: str, default: Any, *, unit: str, description: str, **constraints: Any) -> Any:
+    """A setting that has the same variable in every service, without the service's prefix.
+
+    Args:
+        variable: Like "KINESIS_COORDINATOR".
+        default: As in `setting`.
+        unit: As in `setting`.
+        description: As in `setting`.
+        **constraints: As in `setting`.
+    """
+    return setting(
+        default, unit=unit, description=description, validation_alias=variable, **constraints
+    )
 
 
 def default(of: "type[Settings]", name: str, value: Any) -> Any:

@@ -101,10 +101,11 @@ def _parse_flag(
 
 def unknown_variables(settings_class: SettingsClass) -> list[str]:
     """A problem for each environment variable with the prefix which is no setting."""
-    prefix = _prefix(settings_class)
     known = [env_name(settings_class, name) for name in settings_class.model_fields]
+    common = {variable.split("_")[0] + "_" for variable in filter(None, _variables(settings_class))}
     return [
         f"{name}: no such setting{_nearest(name, known)}"
+        for prefix in (_prefix(settings_class), *sorted(common))
         for name, value in sorted(os.environ.items())
         if name.upper().startswith(prefix)
         and name.upper() not in known
@@ -113,11 +114,19 @@ def unknown_variables(settings_class: SettingsClass) -> list[str]:
     ]
 
 
+def _variables(settings_class: SettingsClass) -> Iterator[str | None]:
+    """The variable of each setting that has the same one in every service."""
+    for info in settings_class.model_fields.values():
+        yield info.validation_alias if isinstance(info.validation_alias, str) else None
+
+
 def explain(settings_class: SettingsClass, error: pydantic.ValidationError) -> list[str]:
     """A problem for each wrong setting: its name, what it got, what it takes."""
     problems = {}
+    by_variable = dict(zip(_variables(settings_class), settings_class.model_fields, strict=True))
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else ""
+        name = by_variable.get(name, name)
         info = settings_class.model_fields.get(name)
         if info is None:
             problems[name] = f"settings: {problem['msg'].removeprefix('Value error, ')}"
@@ -171,7 +180,8 @@ def _aligned(columns: Sequence[str], widths: Sequence[int]) -> str:
 
 def env_name(settings_class: SettingsClass, name: str) -> str:
     """The environment variable of a setting."""
-    return f"{_prefix(settings_class)}{name.upper()}"
+    variable = settings_class.model_fields[name].validation_alias
+    return variable if isinstance(variable, str) else f"{_prefix(settings_class)}{name.upper()}"
 
 
 def flag_of(name: str) -> str:

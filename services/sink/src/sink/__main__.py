@@ -12,8 +12,7 @@ from sink.cutting import Cutter, Naming
 from sink.lake import S3Lake
 from sink.settings import SinkSettings
 from sink.stage import TableStage
-from telemill import aws, contract, log, runtime, service, settings
-from telemill.kinesis.coordinators.single import SingleCoordinator
+from telemill import aws, contract, coordination, log, runtime, service, settings
 from telemill.quarantine import QuarantineOutlet
 from telemill.stages.guard import Guard
 
@@ -69,6 +68,7 @@ async def _fill(
         floor,
         opened,
         chosen.application,
+        initial_position=chosen.initial_position,
         retention_seconds=chosen.raw_retention_hours * SECONDS_PER_HOUR,
     )
     guard = Guard(chosen.step_timeout_seconds)
@@ -88,9 +88,18 @@ async def _fill(
         health=floor.health,
         guard=guard,
     )
-    coordinator = SingleCoordinator(
-        opened.kinesis, chosen.stream, stage, metrics=floor.metrics, health=floor.health
+    coordinator = await coordination.coordinator(
+        floor,
+        opened,
+        chosen,
+        stream=chosen.stream,
+        application=chosen.application,
+        owner=stage,
+        claims=claims,
+        stop=stop,
     )
+    if coordinator is None:
+        return
     app = create_app(chosen, coordinator, stage)
     await service.run(floor, app, stop, claims.run(), stage.run())
 

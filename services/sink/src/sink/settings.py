@@ -3,12 +3,13 @@
 from sink.core import TableName
 from sink.stage import Limits
 from telemill import names, service, settings
+from telemill.reader_settings import ReaderSettings
 
 _LIMITS = Limits()
 _MEBIBYTE = 1024 * 1024
 
 
-class SinkSettings(settings.ServiceSettings):
+class SinkSettings(ReaderSettings):
     """What the sink reads and where it writes. One deployment fills one table."""
 
     model_config = settings.config("SINK_")

@@ -121,8 +121,7 @@ class ShardReader:
             self._position = StartPosition(after=page.records[-1].sequence_number)
         self._expect(page.records)
         metrics = self._calls.metrics
-        behind = metrics.millis_behind_latest.labels(shard=self._shard.shard_id)
-        behind.set(page.millis_behind_latest)
+        metrics.behind(self._shard.shard_id, page.millis_behind_latest)
         return self._chunks(page, before)
 
     def _expect(self, records: Sequence[Record]) -> None:

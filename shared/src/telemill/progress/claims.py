@@ -92,6 +92,7 @@ class Claims:
         self._starts: dict[tuple[str, int], StartPosition] = {}
         self._sightings: dict[str, rules.Sighting] = {}
         self._held: dict[str, Claim] = {}
+        self._left_at: dict[str, str | None] = {}
         self._health = health
         self._seldom = Seldom(monotonic=self._host.monotonic)
 
@@ -127,6 +128,7 @@ class Claims:
         claim = self._claim(shard, taken)
         named = await _name_poison(claim)
         self._held[key] = claim
+        self._left_at.pop(key, None)
         log.info(
             "progress.claimed", shard_id=shard.shard_id, epoch=taken.epoch, crashes=taken.crashes
         )
@@ -137,15 +139,26 @@ class Claims:
         item = await self._store.read(self._app, rules.shard_key(shard))
         return item is not None and item.ended
 
+    def saved(self, shard: Shard) -> str | None:
+        """The position this process saved last; still known after the claim was given up."""
+        key = rules.shard_key(shard)
+        claim = self._held.get(key)
+        return claim.position if claim is not None else self._left_at.get(key)
+
     async def run(self) -> None:
         """Beat all live claims every `BEAT_SECONDS`, until cancelled."""
         async with asyncio.TaskGroup() as beats:
             while True:
                 await self._host.sleep(BEAT_SECONDS)
-                self._held = {key: claim for key, claim in self._held.items() if claim.live}
+                self._forget_ended()
                 # A task each: one that waits for its retries does not hold up the others.
                 for claim in self._held.values():
                     beats.create_task(self._beat(claim))
+
+    def _forget_ended(self) -> None:
+        """Of a claim that ended only its position stays: a state may be large."""
+        for key in [key for key, claim in self._held.items() if not claim.live]:
+            self._left_at[key] = self._held.pop(key).position
 
     async def _beat(self, claim: Claim) -> None:
         shard_id = claim.shard.shard_id
@@ -210,7 +223,7 @@ class Claims:
             raise PositionError(f"{shard.shard_id}: not before its parent {unfinished[0]} ended")
         # What an expired parent left counts as well: this shard may have saved nothing since.
         states = await self._states([each for each in parents.values() if each is not None])
-        return await self._first_start(shard), states
+        return await self.first_start(shard.stream, shard.incarnation), states
 
     async def _states(self, items: list[rules.Progress]) -> list[bytes]:
         states: list[bytes] = []
@@ -221,22 +234,24 @@ class Claims:
                 states.append(await self._snapshots.get(item.state_key))
         return states
 
-    async def _first_start(self, shard: Shard) -> StartPosition:
+    async def first_start(self, stream: str, incarnation: int) -> StartPosition:
         """Where this application began to read the stream, the same for ever.
 
         Children begin there too (as in the KCL): one that came to be after that time holds nothing
         older, so it is read whole, and one that is older is not read from before the start.
+
+        Raises:
+            TransientError: The store cannot be reached.
         """
-        stream = (shard.stream, shard.incarnation)
-        if stream not in self._starts:
+        if (stream, incarnation) not in self._starts:
             wanted = self._initial_position
             if wanted == LATEST:
                 wanted = int(self._host.wall() * 1_000_000)
-            key = f"start/{self._app}/{shard.stream}/{shard.incarnation}"
+            key = f"start/{self._app}/{stream}/{incarnation}"
             stored = await self._store.fix(key, str(wanted))
             at_us = None if stored == TRIM_HORIZON else int(stored)
-            self._starts[stream] = StartPosition(timestamp_us=at_us)
-        return self._starts[stream]
+            self._starts[stream, incarnation] = StartPosition(timestamp_us=at_us)
+        return self._starts[stream, incarnation]
 
 
 async def _name_poison(claim: Claim) -> str | None:

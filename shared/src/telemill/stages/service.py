@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from telemill import names, service, settings
+from telemill import coordination, names, service, settings
 from telemill.kinesis import transport
-from telemill.kinesis.coordinators.single import SingleCoordinator
+from telemill.kinesis.coordinators.base import Coordinator
 from telemill.kinesis.writer import Writer
 from telemill.quarantine import QuarantineOutlet
+from telemill.reader_settings import ReaderSettings
 from telemill.stages.guard import Guard
 from telemill.stages.outlet import Outlet
 from telemill.stages.step import Step
@@ -21,7 +22,7 @@ MAX_APP_ID_BYTES = 255
 """The wire header's limit (docs/wire-format.md)."""
 
 
-class StageSettings(settings.ServiceSettings):
+class StageSettings(ReaderSettings):
     """What every service from stream to stream has; a subclass gives the names their defaults."""
 
     app_id: str = settings.setting(
@@ -80,7 +81,7 @@ async def run(
     stop: asyncio.Event,
     *,
     step: Step[State],
-    create_app: Callable[[str, SingleCoordinator, StreamStage[State]], transport.App],
+    create_app: Callable[[str, Coordinator, StreamStage[State]], transport.App],
     outlets: Sequence[Outlet] = (),
 ) -> None:
     """Drive a step from the input to the output stream until `stop`; the quarantine is built in."""
@@ -88,6 +89,7 @@ async def run(
         floor,
         opened,
         chosen.app_id,
+        initial_position=chosen.initial_position,
         retention_seconds=chosen.raw_retention_hours * service.SECONDS_PER_HOUR,
     )
     writer = Writer(
@@ -106,9 +108,18 @@ async def run(
         guard=Guard(chosen.step_timeout_seconds),
         commit_interval_seconds=chosen.commit_interval_seconds,
     )
-    coordinator = SingleCoordinator(
-        opened.kinesis, chosen.input_stream, stage, metrics=floor.metrics, health=floor.health
+    coordinator = await coordination.coordinator(
+        floor,
+        opened,
+        chosen,
+        stream=chosen.input_stream,
+        application=chosen.app_id,
+        owner=stage,
+        claims=claims,
+        stop=stop,
     )
+    if coordinator is None:
+        return
     stage.on_void = coordinator.drop
     app = create_app(chosen.app_id, coordinator, stage)
     await writer.start()

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from telemill import errors
 from telemill.health import Health
 from telemill.kcl.daemon_log import DaemonLog
-from telemill.kinesis.coordinators.kcl import KclCoordinator, Serve
+from telemill.kinesis.coordinators.kcl import Heard, KclCoordinator, Serve, Timing
+from telemill.kinesis.coordinators.watch import Clock
 from telemill.kinesis.records import Shard
 from telemill.metrics import Metrics
 from telemill.testing.kinesis import FakeKinesis
@@ -94,8 +95,9 @@ def wire(number: str, data: bytes, sub: int = 0, key: str = "k") -> dict[str, ob
 class FakeEngine:
     """A daemon without Java: the test says what it says."""
 
-    def __init__(self, serve: Serve) -> None:
+    def __init__(self, serve: Serve, heard: Heard) -> None:
         self.log = DaemonLog()
+        self.heard = heard
         self.terminated = asyncio.Event()
         self.ended = False
         self.served: list[asyncio.Task[None]] = []
@@ -133,7 +135,9 @@ class FakeEngine:
 class KclBench:
     """A coordinator, its owner and a worker in the place of the Faust consumer."""
 
-    def __init__(self, owner: FakeOwner | None = None, **more: Any) -> None:
+    def __init__(
+        self, owner: FakeOwner | None = None, *, drain_seconds: float = 10.0, **more: Any
+    ) -> None:
         self.owner = owner or FakeOwner()
         self.kinesis = FakeKinesis(lambda: 1_700_000_000.0)
         self.told: list[tuple[str, str]] = []
@@ -142,6 +146,10 @@ class KclBench:
         self.gate.set()
         self.owner.on_process = self._pass
         self.late = asyncio.Event()
+        self.now = 0.0
+        self.health = Health()
+        self.metrics = Metrics(CollectorRegistry())
+        self.lease_table_error: Exception | None = None
         self.engine: FakeEngine
         self.coordinator = KclCoordinator(
             self.kinesis,
@@ -149,20 +157,25 @@ class KclBench:
             self.owner,
             saved=lambda shard: self.owner.positions.get(shard.shard_id),
             make_engine=self._make,
-            metrics=Metrics(CollectorRegistry()),
-            health=Health(),
-            failover_seconds=FAILOVER_SECONDS,
-            sleep=self._sleep,
+            metrics=self.metrics,
+            health=self.health,
+            timing=Timing(failover_seconds=FAILOVER_SECONDS, drain_seconds=drain_seconds),
+            probe_lease_table=self._probe_lease_table,
+            clock=Clock(monotonic=lambda: self.now, sleep=self._sleep),
             **more,
         )
 
-    def _make(self, serve: Serve) -> FakeEngine:
-        self.engine = FakeEngine(serve)
+    def _make(self, serve: Serve, heard: Heard) -> FakeEngine:
+        self.engine = FakeEngine(serve, heard)
         return self.engine
 
     async def _sleep(self, seconds: float) -> None:
         # The fail-over time is over when the test says so; everything else is soon.
         await (self.late.wait() if seconds >= FAILOVER_SECONDS else asyncio.sleep(0.001))
+
+    async def _probe_lease_table(self) -> None:
+        if self.lease_table_error is not None:
+            raise self.lease_table_error
 
     async def _pass(self, _: object) -> None:
         await self.gate.wait()

@@ -121,6 +121,10 @@ class FakeKinesis:
         """Let the next calls of `operation` end with an error code, before they do anything."""
         self._faults[operation].extend([code] * times)
 
+    def heal(self) -> None:
+        """No call fails any more."""
+        self._faults.clear()
+
     def lose_answer(self, operation: str, times: int = 1) -> None:
         """Let the next calls of `operation` take effect and then time out."""
         self._lost[operation] += times

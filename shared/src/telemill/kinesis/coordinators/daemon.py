@@ -69,6 +69,7 @@ class Pipes:
 
 
 Serve = Callable[[Pipes], Awaitable[None]]
+Heard = Callable[[daemon_log.Line], None]
 
 
 class Daemon:
@@ -84,6 +85,7 @@ class Daemon:
         settings: DaemonSettings,
         jars: Sequence[Path],
         serve: Serve,
+        heard: Heard,
         *,
         environ: Mapping[str, str],
         heap_megabytes: int = DEFAULT_HEAP_MEGABYTES,
@@ -95,6 +97,7 @@ class Daemon:
             settings: What it is told.
             jars: Its class path; see `telemill.kcl.jars.class_path`.
             serve: Called with the pipes of every shard's child; closes them when done.
+            heard: Told every line of its log.
             environ: Of the child; credentials are found in it as by botocore.
             heap_megabytes: Bound of the JVM's heap.
             directory: Where the folder for socket and files is made; the system's temporary one.
@@ -104,6 +107,7 @@ class Daemon:
         self._settings = settings
         self._jars = jars
         self._serve = serve
+        self._heard = heard
         self._environ = environ
         self._heap_megabytes = heap_megabytes
         self._root = directory
@@ -208,6 +212,7 @@ class Daemon:
             for line in self.log.feed(output):
                 level = LEVELS[line.level]
                 log.log(level, "daemon.logged", logger=line.logger, message=line.text)
+                self._heard(line)
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -2,19 +2,27 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import structlog
 
 from telemill import errors
-from telemill.kcl.daemon_log import DaemonLog
+from telemill.kcl.daemon_log import DaemonLog, Line
 from telemill.kinesis import backoff, prefetch, reader
 from telemill.kinesis.calls import Readiness, StreamCalls
 from telemill.kinesis.coordinators.base import Listener
 from telemill.kinesis.coordinators.kcl_lease import Channel, Lease
 from telemill.kinesis.coordinators.outstanding import Outstanding
+from telemill.kinesis.coordinators.watch import (
+    DEFAULT_SILENCE_SECONDS,
+    Clock,
+    DaemonEndedError,
+    Probe,
+    Watch,
+)
 from telemill.kinesis.records import Shard
 from telemill.metrics import Metrics
 from telemill.stages.owner import ShardOwner, StartPosition
@@ -25,6 +33,7 @@ CLAIM_INTERVAL_SECONDS = 1.0
 log = structlog.get_logger()
 
 Serve = Callable[[Channel], Coroutine[Any, Any, None]]
+Heard = Callable[[Line], None]
 
 
 class Engine(Protocol):
@@ -47,8 +56,20 @@ class Engine(Protocol):
         """Kill what still runs."""
 
 
-class DaemonEndedError(errors.TelemillError):
-    """The daemon ended, or no longer does what it is there for: the process must start afresh."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long things may take.
+
+    Attributes:
+        failover_seconds: The daemon's; a lease that is still ours so long after its claim proved
+            void ends the process.
+        silence_seconds: A daemon that says nothing for so long hangs.
+        drain_seconds: How long a shard handed over may be worked off before.
+    """
+
+    failover_seconds: float
+    silence_seconds: float = DEFAULT_SILENCE_SECONDS
+    drain_seconds: float = DEFAULT_DRAIN_SECONDS
 
 
 class KclCoordinator:
@@ -61,14 +82,14 @@ class KclCoordinator:
         owner: ShardOwner,
         *,
         saved: Callable[[Shard], str | None],
-        make_engine: Callable[[Serve], Engine],
+        make_engine: Callable[[Serve, Heard], Engine],
+        probe_lease_table: Probe,
         metrics: Metrics,
         health: Readiness,
-        failover_seconds: float,
-        drain_seconds: float = DEFAULT_DRAIN_SECONDS,
+        timing: Timing,
         prefetch_bytes: int = prefetch.DEFAULT_PREFETCH_BYTES,
         max_chunk_bytes: int = reader.DEFAULT_MAX_CHUNK_BYTES,
-        sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        clock: Clock | None = None,
     ) -> None:
         """Wire the coordinator.
 
@@ -77,15 +98,14 @@ class KclCoordinator:
             stream: What to read.
             owner: Claims and processes the shards.
             saved: The position the owner saved last; still known after `close`.
-            make_engine: Makes the daemon from what serves a shard's pipes.
+            make_engine: Makes the daemon from what serves a shard's pipes and what is told its log.
+            probe_lease_table: Asks for the lease table, as `aws.probe_table`.
             metrics: The service's metrics.
             health: Told while a shard cannot be claimed.
-            failover_seconds: The daemon's; a lease that is still ours so long after its claim
-                proved void ends the process.
-            drain_seconds: How long a shard handed over may be worked off before.
+            timing: How long things may take.
             prefetch_bytes: Most bytes received and not yet processed, over all shards.
             max_chunk_bytes: Most data in one chunk.
-            sleep: Waits some seconds.
+            clock: Of the process.
         """
         self.stream = stream
         self.prefetch = Outstanding(prefetch_bytes)
@@ -93,19 +113,27 @@ class KclCoordinator:
         self._saved = saved
         self._metrics = metrics
         self._health = health
-        self._failover_seconds = failover_seconds
-        self._drain_seconds = drain_seconds
+        self._timing = timing
         self._max_chunk_bytes = max_chunk_bytes
-        self._sleep = sleep
-        self._calls = StreamCalls(client, stream, metrics=metrics, health=health, sleep=sleep)
-        self._engine = make_engine(self._serve)
+        self._clock = clock or Clock()
+        self._sleep = self._clock.sleep
+        self._calls = StreamCalls(client, stream, metrics=metrics, health=health, sleep=self._sleep)
+        self._watch = Watch(
+            health=health,
+            probe_stream=self._calls.incarnation,
+            probe_lease_table=probe_lease_table,
+            quiet_since=self._quiet_since,
+            silence_seconds=timing.silence_seconds,
+            clock=self._clock,
+        )
+        self._engine = make_engine(self._serve, self._watch.logged)
         self._known: dict[str, Shard] = {}
         self._incarnation: int | None = None
         self._listing = asyncio.Lock()
         self._leases: set[Lease] = set()
         self._left = asyncio.Event()
         self._closings: dict[str, asyncio.Task[None]] = {}
-        self._close_error: errors.TransientError | None = None
+        self._close_errors: dict[str, errors.TransientError] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: Listener | None = None
         self._stopping = False
@@ -116,7 +144,9 @@ class KclCoordinator:
     async def start(self, listener: Listener) -> None:
         """Start the daemon."""
         self._listener = listener
+        self._watch.begin()
         self._spawn(self._supervise())
+        self._spawn(self._watch.run())
 
     def drop(self, shard: Shard) -> None:
         """The owner's claim is void: answer the daemon without working until the lease is gone."""
@@ -149,8 +179,8 @@ class KclCoordinator:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._engine.end()
         await asyncio.gather(*self._closings.values())
-        if self._close_error is not None:
-            raise self._close_error
+        for error in self._close_errors.values():
+            raise error
 
     # What a lease asks (`kcl_lease.Host`).
 
@@ -176,6 +206,7 @@ class KclCoordinator:
                 await self._sleep(_wait_after(error, failures))
             else:
                 self._health.clear(name)
+                self._close_errors.pop(shard.shard_id, None)
                 return start
         return None
 
@@ -189,6 +220,17 @@ class KclCoordinator:
     def saved(self, shard: Shard) -> str | None:
         """The position the owner saved last."""
         return self._saved(shard)
+
+    def spoke(self) -> None:
+        """The daemon said something."""
+        self._watch.spoke()
+
+    async def is_sound(self) -> bool:
+        """Whether the daemon has left nothing out before what was just received of it."""
+        # It logs that before it goes on, but on another pipe: let the line that is there be read.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return self._watch.trouble is None
 
     def expect_loss(self, lease: Lease) -> None:
         """Nothing is worked on though the lease is ours: that must not last."""
@@ -204,6 +246,13 @@ class KclCoordinator:
                 f"the MultiLangDaemon ended with status {status}: {self._engine.log.tail()}"
             )
 
+    def _quiet_since(self) -> float | None:
+        """When the longest silent of our shards was heard last, of those the daemon owes a word."""
+        return min(
+            (lease.waiting_since for lease in self._leases if lease.waiting_since is not None),
+            default=None,
+        )
+
     async def _serve(self, channel: Channel) -> None:
         """One connection; what it fails with is the worker's failure."""
         if self._listener is None:
@@ -216,8 +265,8 @@ class KclCoordinator:
             queue=self.prefetch,
             metrics=self._metrics,
             max_chunk_bytes=self._max_chunk_bytes,
-            drain_seconds=self._drain_seconds,
-            sleep=self._sleep,
+            drain_seconds=self._timing.drain_seconds,
+            clock=self._clock,
         )
         self._leases.add(lease)
         self._metrics.open_shards.set(len(self._leases))
@@ -261,7 +310,7 @@ class KclCoordinator:
             await self._owner.close(shard, release=True)
         except errors.TransientError as error:
             log.warning("coordinator.close_failed", shard_id=shard.shard_id, error=str(error))
-            self._close_error = error
+            self._close_errors[shard.shard_id] = error
         except Exception as error:  # a void claim is no error; this is another
             self._fail(error)
 
@@ -270,11 +319,11 @@ class KclCoordinator:
             del self._closings[shard_id]
 
     async def _expect_loss(self, lease: Lease) -> None:
-        await self._sleep(self._failover_seconds)
+        await self._sleep(self._timing.failover_seconds)
         if lease in self._leases:
             raise DaemonEndedError(
-                f"{lease.shard.shard_id if lease.shard else None} is given up for"
-                f" {self._failover_seconds:g} seconds and the KCL has not taken its lease away"
+                f"{lease.shard.shard_id if lease.shard else None} is given up since"
+                f" {self._timing.failover_seconds:g} s and the KCL has not taken its lease away"
             )
 
     def _fail(self, error: BaseException) -> None:

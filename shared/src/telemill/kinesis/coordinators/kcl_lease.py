@@ -2,7 +2,7 @@
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from telemill import errors
 from telemill.kinesis import multilang, prefetch, reader, records, rejoin
 from telemill.kinesis.coordinators.base import Listener
 from telemill.kinesis.coordinators.outstanding import Outstanding
+from telemill.kinesis.coordinators.watch import Clock
 from telemill.kinesis.multilang import Checkpointed, Conversation, ProcessRecords, ProtocolError
 from telemill.kinesis.records import Chunk, Record, Shard
 from telemill.metrics import Metrics
@@ -52,6 +53,12 @@ class Host(Protocol):
     def saved(self, shard: Shard) -> str | None:
         """The position the owner saved last; still known after `close`."""
 
+    def spoke(self) -> None:
+        """The daemon said something."""
+
+    async def is_sound(self) -> bool:
+        """Whether the daemon has left nothing out before what was just received of it."""
+
     def expect_loss(self, lease: "Lease") -> None:
         """Nothing is worked on though the lease is ours: that must not last."""
 
@@ -75,6 +82,7 @@ class Lease:
     Attributes:
         shard: Once initialized.
         mode: What is done with what the daemon delivers.
+        waiting_since: When we began to wait for the daemon's next line; None while we do not.
     """
 
     def __init__(
@@ -88,10 +96,11 @@ class Lease:
         metrics: Metrics,
         max_chunk_bytes: int,
         drain_seconds: float,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Clock,
     ) -> None:
         self.shard: Shard | None = None
         self.mode = Mode.OPENING
+        self.waiting_since: float | None = None
         self._channel = channel
         self._host = host
         self._listener = listener
@@ -100,9 +109,11 @@ class Lease:
         self._metrics = metrics
         self._max_chunk_bytes = max_chunk_bytes
         self._drain_seconds = drain_seconds
-        self._sleep = sleep
+        self._monotonic = clock.monotonic
+        self._sleep = clock.sleep
         self._conversation = Conversation()
         self._start = StartPosition()
+        self._last: str | None = None
         self._rest = b""
         self._reserved_bytes = 0
         self._expected_bytes = FIRST_RESERVED_BYTES
@@ -127,14 +138,14 @@ class Lease:
         finally:
             self._release()
             if self.shard is not None and self.mode is Mode.WORKING:
-                self._revoke(self.shard)
+                self._revoke(self.shard, "lost")
                 self._host.close(self.shard)
 
     def drop(self) -> None:
         """The owner's claim is void: work on nothing any more, and wait for `leaseLost`."""
         if self.shard is not None and self.mode is Mode.WORKING:
             self._metrics.claims_lost.inc()
-            self._revoke(self.shard)
+            self._revoke(self.shard, "lost")
             self._host.expect_loss(self)
 
     def stop(self) -> None:
@@ -170,7 +181,9 @@ class Lease:
             self.mode = Mode.FINISHED
             return
         self._require_not_ahead(shard)
+        self._last = start.after
         self.mode = Mode.WORKING
+        self._metrics.handovers.labels(way="taken").inc()
         self._listener.assigned(shard)
 
     def _require_not_ahead(self, shard: Shard) -> None:
@@ -187,19 +200,23 @@ class Lease:
             raise errors.LeaseLostError(
                 f"records came of {self._conversation.shard_id}, which the stream does not list"
             )
-        if self.shard is None or self.mode is not Mode.WORKING:
+        if self.shard is None or self.mode is not Mode.WORKING or not await self._host.is_sound():
             return
-        fresh = self._fresh(action, self.shard)
-        behind = action.millis_behind_latest or 0
-        self._metrics.millis_behind_latest.labels(shard=self.shard.shard_id).set(behind)
-        chunks = [
-            Chunk(self.shard, part, behind) for part in reader.split(fresh, self._max_chunk_bytes)
-        ]
+        chunks = self._chunks(self.shard, action)
         self._queue.put(chunks)
         self._release()
         self._expect(chunks)
         await self._room()
         await self._checkpoint()
+
+    def _chunks(self, shard: Shard, action: ProcessRecords) -> list[Chunk]:
+        behind = action.millis_behind_latest or 0
+        self._metrics.behind(shard.shard_id, behind)
+        chunks = []
+        for part in reader.split(self._fresh(action, shard), self._max_chunk_bytes):
+            chunks.append(Chunk(shard, part, behind, after=self._last))
+            self._last = part[-1].sequence_number
+        return chunks
 
     def _fresh(self, action: ProcessRecords, shard: Shard) -> list[Record]:
         fresh = rejoin.rejoin(action.records, shard, self._start.after)
@@ -250,7 +267,7 @@ class Lease:
     def _lose(self) -> None:
         """No more of it at once. What is in flight is ours to save: the epoch guards it."""
         if self.shard is not None and self.mode is Mode.WORKING:
-            self._revoke(self.shard)
+            self._revoke(self.shard, "lost")
             # Not awaited: the status is not held up, and nothing is checkpointed.
             self._host.close(self.shard)
         self.mode = Mode.VOID
@@ -263,7 +280,7 @@ class Lease:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._drain_seconds):
                 await self._unless_void(self._queue.idle(self.shard.shard_id))
-        self._revoke(self.shard)
+        self._revoke(self.shard, "given")
         self._host.expect_loss(self)
         await self._host.close(self.shard)
         await self._checkpoint()
@@ -271,10 +288,10 @@ class Lease:
     async def _end(self) -> None:
         """Work off what is left, then let the children begin."""
         if self.shard is not None and self.mode is Mode.WORKING:
-            self._queue.put([Chunk(self.shard, [], 0, ends_shard=True)])
+            self._queue.put([Chunk(self.shard, [], 0, ends_shard=True, after=self._last)])
             if not await self._unless_void(self._until_finished(self.shard)):
                 return
-            self._revoke(self.shard)
+            self._revoke(self.shard, "ended")
             self.mode = Mode.FINISHED
         if self.mode is Mode.FINISHED:
             await self._checkpoint_end()
@@ -298,8 +315,9 @@ class Lease:
                 return
             await self._sleep(1.0)
 
-    def _revoke(self, shard: Shard) -> None:
+    def _revoke(self, shard: Shard, way: str) -> None:
         self.mode = Mode.VOID
+        self._metrics.handovers.labels(way=way).inc()
         self._void.set()
         self._queue.discard(shard.shard_id)
         self._metrics.forget_shard(shard.shard_id)
@@ -319,6 +337,16 @@ class Lease:
             await asyncio.gather(wait, void, return_exceptions=True)
 
     async def _line(self) -> bytes:
+        """The next line; how long it takes is looked at."""
+        self.waiting_since = self._monotonic()
+        try:
+            line = await self._read_line()
+        finally:
+            self.waiting_since = None
+        self._host.spoke()
+        return line
+
+    async def _read_line(self) -> bytes:
         """The next line. Room is asked for once it proves large: idle shards hold none."""
         parts, size_bytes = [self._rest], len(self._rest)
         while b"\n" not in parts[-1]:

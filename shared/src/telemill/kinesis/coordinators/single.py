@@ -151,6 +151,7 @@ class SingleCoordinator:
             if await self._read(shard, start):
                 break
             log.warning("coordinator.shard_dropped", shard_id=shard.shard_id)
+            self._metrics.handovers.labels(way="lost").inc()
             self._metrics.claims_lost.inc()
             self._shards.apply(shard.shard_id, Event.DROPPED)
             await self._sleep(self._claim_interval_seconds)
@@ -205,6 +206,7 @@ class SingleCoordinator:
         shard_id = shard.shard_id
         self._open[shard_id] = shard
         self._metrics.open_shards.set(len(self._open))
+        self._metrics.handovers.labels(way="taken").inc()
         reading = self._readings[shard_id] = asyncio.create_task(self._pump(shard, start))
         self._tell("assigned", shard)
         await asyncio.wait((reading,))
@@ -216,6 +218,7 @@ class SingleCoordinator:
         if reading.cancelled():
             return False
         reading.result()
+        self._metrics.handovers.labels(way="ended").inc()
         return True
 
     async def _pump(self, shard: Shard, start: StartPosition) -> None:
@@ -256,6 +259,7 @@ class SingleCoordinator:
         for result in closed:
             if isinstance(result, BaseException):
                 raise result
+            self._metrics.handovers.labels(way="given").inc()
 
     def _tell(self, what: str, shard: Shard) -> None:
         """Tell the listener, unless we are stopping: nobody listens then."""
