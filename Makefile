@@ -68,8 +68,16 @@ kcl-jars: build/.setup ## fetch the KCL's jars into build/kcl/, checked against 
 	@$(PY) -m telemill.kcl.jars --directory build/kcl
 	@$(PY) -m telemill.kcl.jars --directory build/kcl --set kcl2
 
-kcl-test: kcl-jars ## the KCL coordinator on the real MultiLangDaemon (needs Java)
+kcl-test: kcl-jars build/.setup-fault build/.setup-kclpy ## the KCL coordinator on the real MultiLangDaemon (needs Java, Node.js)
 	@$(PY) -m pytest tests/kcl
+
+build/.setup-kclpy: build/.setup tools/kclpy/requirements.txt
+	@echo "fetching the KCL's own sample processor into build/kclpy/"
+	@mkdir -p build/kclpy
+	@if [ -x .uv/bin/pip ]; then pip=.uv/bin/pip; else pip="python3 -m pip"; fi; \
+	 $$pip download -q --no-deps --no-binary :all: --require-hashes -d build/kclpy -r tools/kclpy/requirements.txt
+	@tar xzf build/kclpy/amazon_kclpy-*.tar.gz -C build/kclpy
+	@touch $@
 
 lint: build/.setup ## format check, lint, types, import boundaries
 	@.venv/bin/ruff format --check .

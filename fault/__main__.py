@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fault import matrix, recovery, show, soak
+from fault import matrix, recovery, scale, show, soak
 from fault.plant import Pace
 from telemill import errors
 from telemill.testing.processes import EndedEarlyError
@@ -62,6 +62,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     times.add_argument("--flush-interval-seconds", type=_positive, default=1.0)
     times.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the load")
     times.set_defaults(run=_recovery)
+    scaled = commands.add_parser("scale", help="how the KCL hands shards over between workers")
+    scaled.add_argument("--kcl", choices=["2", "3"], action="append", help="both by default")
+    scaled.set_defaults(run=_scale)
     return parser.parse_args(argv)
 
 
@@ -125,6 +128,18 @@ def _recovery(chosen: argparse.Namespace) -> int:
     written.write_text(json.dumps([asdict(each) for each in found], indent=2) + "\n")
     show.recoveries(found)
     return 0
+
+
+def _scale(chosen: argparse.Namespace) -> int:
+    found = []
+    for version in chosen.kcl or ["2", "3"]:
+        show.console.print(f"KCL {version}")
+        directory = (DIRECTORY / f"scale-{version}").absolute()
+        found.append(scale.measure(directory, version, show.handover))
+    written = DIRECTORY / "scale.json"
+    written.write_text(json.dumps([scale.document(each) for each in found], indent=2) + "\n")
+    show.handovers(found)
+    return 0 if all(each.audited.ok for each in found) else EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -65,13 +65,19 @@ def specs(workers: Sequence[str] = (), commit_interval_seconds: float = 2.0) -> 
         _spec(SINK_READINGS, "sink", {"TABLE": "readings", **flush}),
         _spec(SINK_SCORES, "sink", {"TABLE": "scores", **flush}),
         _spec(ANOMALY, "anomaly", {"WARM_UP_ROWS": WARM_UP_ROWS, **commit}),
-        *(
-            _spec(f"{TRANSFORM}-{each}", TRANSFORM, {"WORKER_ID": each, **commit})
-            for each in workers
-        ),
+        *(transform_spec(each, commit_interval_seconds) for each in workers),
         *([] if workers else [_spec(TRANSFORM, TRANSFORM, commit)]),
         _spec(INGEST, "ingest", {"DEVICES": "", "API_KEY_HASHES": f"fault:{push_key}"}),
     ]
+
+
+def transform_spec(
+    worker: str, commit_interval_seconds: float, more: Mapping[str, str] | None = None
+) -> Spec:
+    """One of several transform processes; `more` is added to its environment."""
+    own = {"WORKER_ID": worker, "COMMIT_INTERVAL_SECONDS": commit_interval_seconds}
+    spec = _spec(f"{TRANSFORM}-{worker}", TRANSFORM, own)
+    return replace(spec, environment={**spec.environment, **(more or {})})
 
 
 def _spec(name: str, module: str, own: Mapping[str, object]) -> Spec:
@@ -118,11 +124,16 @@ class Deployment:
         """
 
         def holds() -> bool:
-            self._require_running()
+            self.require_running()
             return condition()
 
         if not processes.wait_until(holds, WAIT_SECONDS):
             raise EndedEarlyError(f"not in time: {what}")
+
+    def leave(self, name: str) -> Spec:
+        """SIGTERM, and wait for its end; returns what `start` takes."""
+        self._stop(name)
+        return self.processes[name].spec
 
     def wait_until_ready(self) -> None:
         """Until every process says so."""
@@ -155,7 +166,8 @@ class Deployment:
         self._expected -= set(names_)
         processes.stop_in_order([self.processes[name] for name in names_])
 
-    def _require_running(self) -> None:
+    def require_running(self) -> None:
+        """Raises EndedEarlyError when a process has ended by itself."""
         for name in self._expected:
             process = self.processes[name]
             if not process.is_running():
@@ -167,7 +179,7 @@ def _app_of(name: str) -> str:
 
 
 @contextmanager
-def deployed(directory: Path) -> Iterator[Deployment]:
+def deployed(directory: Path, shard_count: int = FIRST_SHARDS) -> Iterator[Deployment]:
     """Both emulators with everything provisioned; processes left over are stopped at the end."""
     with (
         kinesis_local.running(directory / "emulators") as kinesis_url,
@@ -175,7 +187,7 @@ def deployed(directory: Path) -> Iterator[Deployment]:
         _environment(kinesis_local.aws_environment(kinesis_url, others.url)),
     ):
         boto3.setup_default_session()
-        provision.provision(provision.Resources(shard_count=FIRST_SHARDS), lambda _line: None)
+        provision.provision(provision.Resources(shard_count=shard_count), lambda _line: None)
         made = Deployment(directory)
         try:
             yield made

@@ -11,6 +11,9 @@ from rich.table import Table
 
 from fault.matrix import Cell, Verdict
 from fault.recovery import Recovery
+from fault.scale import Scaled
+from fault.scaling import Handover
+from telemill.audit import report
 
 console = Console(highlight=False)
 
@@ -119,3 +122,25 @@ def recoveries(found: Sequence[Recovery]) -> None:
         of = sorted(each.seconds for each in found if (each.app, each.kind) == (app, kind))
         shown.add_row(app, kind, str(len(of)), f"{statistics.median(of):.1f}", f"{of[-1]:.1f}")
     console.print(shown)
+
+
+def handover(each: Handover) -> None:
+    """One change of workers, as it happens."""
+    console.print(
+        f"{each.what:30} {each.shards} shards changed hands, settled after"
+        f" {each.settled_seconds:5.1f} s, longest standstill {each.standstill_seconds:5.1f} s"
+    )
+
+
+def handovers(found: Sequence[Scaled]) -> None:
+    """All, one KCL beside the other."""
+    shown = Table(title="Seconds until every shard moves again, evenly shared (longest standstill)")
+    shown.add_column("what happened")
+    for each in found:
+        shown.add_column(f"KCL {each.kcl_version}", justify="right")
+    for row in zip(*(each.handovers for each in found), strict=True):
+        times = (f"{each.settled_seconds:.1f} ({each.standstill_seconds:.1f})" for each in row)
+        shown.add_row(row[0].what, *times)
+    console.print(shown)
+    for each in found:
+        console.print(f"KCL {each.kcl_version}: {report.verdict(each.audited)}")

@@ -12,9 +12,11 @@ from telemill.errors import ConfigurationError
 from telemill.kcl import jars, java, lock, properties
 from telemill.kinesis.coordinators.watch import DEFAULT_SILENCE_SECONDS
 from telemill.progress.claims import LATEST, TRIM_HORIZON
+from telemill.progress.rules import STALE_SECONDS
 
 KCL = "kcl"
 DEFAULT_HEAP_MEGABYTES = 256
+LET_GO_SECONDS = 5.0
 MICROS_PER_SECOND = 1_000_000
 
 
@@ -112,6 +114,15 @@ class ReaderSettings(settings.ServiceSettings):
     def initial_position(self) -> str | int:
         """As `telemill.progress.claims.Claims` takes it: a name, or epoch microseconds."""
         return _start(self.kinesis_start_position)
+
+    @property
+    def stale_seconds(self) -> float:
+        """After how long without a heartbeat a claim may be taken from another worker.
+
+        The KCL gives a lease to one worker: who has it waits only as long as the last owner may
+        need to learn of its loss (a third of the fail-over time), save and let go.
+        """
+        return LET_GO_SECONDS if self.uses_kcl else STALE_SECONDS
 
     @property
     def kcl_set(self) -> str:

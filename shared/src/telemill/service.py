@@ -186,8 +186,9 @@ def claims(
     *,
     initial_position: str | int,
     retention_seconds: float,
+    stale_seconds: float,
 ) -> Claims:
-    """The claims of one application in this process."""
+    """The claims of one application in this process; arguments as of `Claims`."""
     settings = under.settings
     return Claims(
         progress_store(settings, opened),
@@ -196,6 +197,7 @@ def claims(
         settings.worker_id,
         initial_position=initial_position,
         retention_seconds=retention_seconds,
+        stale_seconds=stale_seconds,
         health=under.health,
     )
 

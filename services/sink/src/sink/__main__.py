@@ -69,6 +69,7 @@ async def _fill(
         opened,
         chosen.application,
         initial_position=chosen.initial_position,
+        stale_seconds=chosen.stale_seconds,
         retention_seconds=chosen.raw_retention_hours * SECONDS_PER_HOUR,
     )
     guard = Guard(chosen.step_timeout_seconds)

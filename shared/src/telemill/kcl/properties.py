@@ -14,6 +14,7 @@ DEFAULT_SHUTDOWN_GRACE_MILLIS = 30_000
 DEFAULT_IDLE_MILLIS = 500
 """Two GetRecords a second and shard, as the `single` coordinator does."""
 DEFAULT_MAX_RECORDS = 10_000
+MAX_LEASES_TO_STEAL = 16
 SHARD_SYNC_MILLIS = 1_000
 """The KCL rests so long after it made leases for new shards: at its default, the first start of an
 application takes a minute more."""
@@ -136,9 +137,11 @@ def _retrieval(settings: DaemonSettings) -> dict[str, object]:
 def _leases(settings: DaemonSettings) -> dict[str, object]:
     lines: dict[str, object] = {
         "failoverTimeMillis": settings.failover_millis,
-        # KCL 2 does not know the next two and ignores them.
+        # KCL 2 does not know the next two, and ignores them.
         "leaseAssignmentIntervalMillis": settings.lease_assignment_millis,
         "gracefulLeaseHandoffTimeoutMillis": settings.shutdown_grace_millis,
+        # KCL 2: at its default of one a round, a new worker among many shards waits for minutes.
+        "maxLeasesToStealAtOneTime": MAX_LEASES_TO_STEAL,
     }
     if settings.max_leases is not None:
         lines["maxLeasesForWorker"] = settings.max_leases
@@ -169,6 +172,9 @@ LOGBACK = """\
   <logger name="software.amazon.kinesis.multilang.MultiLangProtocol" level="WARN"/>
   <logger name="software.amazon.kinesis.multilang.LineReaderTask" level="WARN"/>
   <logger name="software.amazon.kinesis.multilang.config" level="WARN"/>
+  <!-- Two lines for every checkpoint and every renewal. -->
+  <logger name="software.amazon.kinesis.leases.dynamodb.DynamoDBLeaseRenewer" level="WARN"/>
+  <logger name="software.amazon.kinesis.leases.dynamodb.DynamoDBLeaseRefresher" level="WARN"/>
   <!-- Every second or so, whether anything happened or not. -->
   <logger name="software.amazon.kinesis.leader.DynamoDBLockBasedLeaderDecider" level="WARN"/>
   <logger name="software.amazon.kinesis.coordinator.assignment" level="WARN"/>

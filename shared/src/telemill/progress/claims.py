@@ -65,6 +65,7 @@ class Claims:
         *,
         initial_position: str | int = TRIM_HORIZON,
         retention_seconds: float = DAY_SECONDS,
+        stale_seconds: float = rules.STALE_SECONDS,
         health: Health | None = None,
         host: Host | None = None,
     ) -> None:
@@ -79,6 +80,8 @@ class Claims:
                 time in epoch microseconds. The first answer for a stream is stored and holds for
                 the application from then on; LATEST is stored as the time it was first asked.
             retention_seconds: Of the stream: items of ended shards expire a day after it.
+            stale_seconds: An owner silent for so long is taken for dead; several heartbeats, unless
+                somebody else has decided already that the shard is ours.
             health: Told while heartbeats do not get through.
             host: Clocks and the like.
         """
@@ -88,6 +91,7 @@ class Claims:
         self._worker_id = worker_id
         self._initial_position = initial_position
         self._retention_seconds = retention_seconds
+        self._stale_seconds = stale_seconds
         self._host = host or Host()
         self._starts: dict[tuple[str, int], StartPosition] = {}
         self._sightings: dict[str, rules.Sighting] = {}
@@ -204,7 +208,7 @@ class Claims:
             sighting = rules.sight(self._sightings.get(key), seen, now)
             self._sightings[key] = sighting
             unchanged_seconds = now - sighting.since
-        if not rules.may_take(seen, self._worker_id, unchanged_seconds):
+        if not rules.may_take(seen, self._worker_id, unchanged_seconds, self._stale_seconds):
             raise ClaimHeldError(f"{key} is owned by {seen.owner if seen else None}")
 
     async def _beginning(

@@ -135,7 +135,12 @@ def sight(before: Sighting | None, seen: Progress, now: float) -> Sighting:
     return Sighting(seen.epoch, seen.beat, now)
 
 
-def may_take(seen: Progress | None, worker_id: str, unchanged_seconds: float) -> bool:
+def may_take(
+    seen: Progress | None,
+    worker_id: str,
+    unchanged_seconds: float,
+    stale_seconds: float = STALE_SECONDS,
+) -> bool:
     """Whether a worker may claim a shard; two live workers then never fence each other for ever.
 
     Safety does not hang on this (a wrong guess fences a live owner and no row is harmed): only
@@ -145,13 +150,14 @@ def may_take(seen: Progress | None, worker_id: str, unchanged_seconds: float) ->
         seen: The item as read, None when there is none.
         worker_id: Who asks. Unique per live process, kept over a restart.
         unchanged_seconds: For how long the asker has seen the same epoch and beat.
+        stale_seconds: An owner silent for so long is taken for dead.
     """
     # 1. Never claimed. 2. Given up. 3. Our own, from before a restart. 4. Its owner is silent.
     return (
         seen is None
         or seen.released
         or seen.owner == worker_id
-        or unchanged_seconds >= STALE_SECONDS
+        or unchanged_seconds >= stale_seconds
     )
 
 

@@ -90,6 +90,7 @@ async def run(
         opened,
         chosen.app_id,
         initial_position=chosen.initial_position,
+        stale_seconds=chosen.stale_seconds,
         retention_seconds=chosen.raw_retention_hours * service.SECONDS_PER_HOUR,
     )
     writer = Writer(

@@ -73,8 +73,12 @@ class Process:
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM: the service drains and commits."""
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing when it has ended."""
         if self.is_running():
-            self._popen.send_signal(signal.SIGTERM)
+            self._popen.send_signal(number)
 
     def kill(self) -> None:
         """SIGKILL, as a crash: nothing is drained."""

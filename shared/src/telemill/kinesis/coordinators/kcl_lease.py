@@ -23,6 +23,9 @@ MAX_LINE_BYTES = 256 * 1024 * 1024
 """A page of 10 MiB is 14 MB of base64; tiny user records of aggregates make several times that."""
 FIRST_RESERVED_BYTES = 4 * 1024 * 1024
 FINISHED_CHECK_SECONDS = 0.25
+CHECKPOINT_SECONDS = 10.0
+"""Each checkpoint is a DynamoDB write. It may be a little behind: what the KCL reads again after a
+crash is skipped here. Much would be read for longer than the shard stood still."""
 
 log = structlog.get_logger()
 
@@ -114,6 +117,7 @@ class Lease:
         self._conversation = Conversation()
         self._start = StartPosition()
         self._last: str | None = None
+        self._checkpointed_at = self._monotonic() - CHECKPOINT_SECONDS
         self._rest = b""
         self._reserved_bytes = 0
         self._expected_bytes = FIRST_RESERVED_BYTES
@@ -207,7 +211,8 @@ class Lease:
         self._release()
         self._expect(chunks)
         await self._room()
-        await self._checkpoint()
+        if self._monotonic() - self._checkpointed_at >= CHECKPOINT_SECONDS:
+            await self._checkpoint()
 
     def _chunks(self, shard: Shard, action: ProcessRecords) -> list[Chunk]:
         behind = action.millis_behind_latest or 0
@@ -242,6 +247,7 @@ class Lease:
         position = None if self.shard is None else self._host.saved(self.shard)
         if position is not None and position != records.SHARD_END:
             self._conversation.want_checkpoint(position)
+            self._checkpointed_at = self._monotonic()
         answered = await self._request()
         if answered is not None and answered.error is not None:
             self._say_refused(answered)
@@ -317,6 +323,7 @@ class Lease:
 
     def _revoke(self, shard: Shard, way: str) -> None:
         self.mode = Mode.VOID
+        log.info("lease.left", shard_id=shard.shard_id, way=way)
         self._metrics.handovers.labels(way=way).inc()
         self._void.set()
         self._queue.discard(shard.shard_id)
