@@ -24,6 +24,7 @@ BENCHES = {
     "full-path-memory": "bench.full_path:memory",
     "promise-overhead": "bench.bench_promise_overhead:measure",
     "throttled": "bench.bench_throttled:measure",
+    "bridge": "bench.bench_bridge:measure",
     "audit": "bench.bench_audit:measure",
 }
 """What runs under which name."""

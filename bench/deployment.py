@@ -16,7 +16,7 @@ import boto3
 from bench.settings import BenchSettings
 from demo import status
 from telemill.provision import Resources, provision
-from telemill.testing import emulator, processes
+from telemill.testing import emulator, proc, processes
 from telemill.testing.processes import Process, Spec
 
 READY_POLL_SECONDS = 0.05
@@ -44,19 +44,21 @@ class Service:
         module: What is run.
         prefix: Of its settings.
         settings: Beside those all get.
+        environment: Variables without the prefix.
     """
 
     name: str
     module: str
     prefix: str
     settings: Mapping[str, object] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def spec(self, profile_path: Path | None) -> Spec:
         """How to start it, maybe under the sampler."""
         port = emulator.free_port()
         given = {"HTTP_PORT": port, "WORKER_ID": "bench", **self.settings}
         environment = {f"{self.prefix}{key}": str(value) for key, value in given.items()}
-        environment |= COMPILED
+        environment |= {**COMPILED, **self.environment}
         if profile_path is None:
             return Spec(self.name, self.module, (), environment, port)
         return Spec(self.name, "bench.sampler", (str(profile_path), self.module), environment, port)
@@ -84,10 +86,7 @@ class Deployment:
 
     def emulator_cpu_seconds(self) -> float:
         """CPU time of the emulator so far: no part of any figure, but it shares the cores."""
-        # Fields 14 and 15 of stat in proc(5), counted behind the command's closing parenthesis.
-        stat = Path(f"/proc/{self._emulator_pid}/stat").read_text()
-        ticks = stat.rpartition(")")[2].split()[11:13]
-        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        return proc.cpu_seconds(self._emulator_pid)
 
     @contextmanager
     def running(
@@ -148,7 +147,7 @@ def stop(process: Process) -> Usage:
     Raises:
         BenchError: It did not end well.
     """
-    peak_rss_bytes = _peak_rss_bytes(process.pid)
+    peak_rss_bytes = proc.peak_rss_bytes(process.pid)
     # Only children waited for are counted, so what is added is this one's.
     before = _cpu_seconds_of_children()
     process.ask_to_stop()
@@ -221,11 +220,6 @@ def _is_ready(process: Process) -> bool:
     except (OSError, urllib.error.URLError):
         return False
     return True
-
-
-def _peak_rss_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def _cpu_seconds_of_children() -> float:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fault import resharding, shards
 from fault.resharding import INGEST, TRANSFORM, Deployment, Remains, Traffic
 from telemill import names
 from telemill.kinesis.records import SHARD_END
+from telemill.testing import proc
 from telemill.testing.processes import EndedEarlyError
 
 COMMIT_INTERVAL_SECONDS = 0.5
@@ -162,7 +163,7 @@ class Fleet:
 
     def children(self, worker: str) -> list[int]:
         """Processes below a worker: the JVM and its relays."""
-        return _below(self.deployment.processes[_name(worker)].pid)
+        return proc.below(self.deployment.processes[_name(worker)].pid)
 
     @contextmanager
     def flowing(self) -> Iterator[Traffic]:
@@ -232,18 +233,6 @@ class Fleet:
 
 def _name(worker: str) -> str:
     return f"{TRANSFORM}-{worker}"
-
-
-def _below(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            # The name, which may hold anything, is in the last parentheses; the parent follows.
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            if parent == pid:
-                child = int(stat.parent.name)
-                found += [child, *_below(child)]
-    return found
 
 
 @contextmanager

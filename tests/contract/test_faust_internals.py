@@ -158,8 +158,8 @@ def test_transports_are_found_by_entry_point() -> None:
     assert "faust.transports" in drivers.TRANSPORTS.namespaces
 
 
-async def test_nothing_waits_for_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stock Faust sleeps a second in which tables may register."""
+async def test_a_start_takes_no_nap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock Faust sleeps a second in which tables may register, and one for its partitions."""
     naps: list[tuple[str, float]] = []
     stock = Service.sleep
 
@@ -174,6 +174,7 @@ async def test_nothing_waits_for_tables(monkeypatch: pytest.MonkeyPatch) -> None
     await running.until(lambda: running.seen)
     assert ("Tables", 1.0) not in naps
     assert ("TableManager", 1.0) not in naps
+    assert ("Consumer", 1.0) not in naps
     running.stop.set()
     await asyncio.wait_for(task, TIMEOUT_SECONDS)
 

@@ -42,7 +42,7 @@ async def coordinator(
         )
     class_path = await asyncio.to_thread(chosen.class_path)
     table = chosen.lease_table(application)
-    await _require_permission(opened, table)
+    await require_permission(opened, table)
     start = await _first_start(floor, opened, claims, stream, stop)
     if start is None:
         return None
@@ -71,8 +71,12 @@ async def coordinator(
     )
 
 
-async def _require_permission(opened: service.Clients, table: str) -> None:
-    """The daemon would try for minutes: ask once with the same credentials, before it starts."""
+async def require_permission(opened: service.Clients, table: str) -> None:
+    """Ask for the lease table once, with the credentials the daemon has: it would try for minutes.
+
+    Raises:
+        ResourceError: We may not use it.
+    """
     try:
         await aws.probe_table(opened.dynamodb, table)
     except aws.MissingError:

@@ -40,7 +40,7 @@ MAX_CREDIT = 0.25
 """Share of the flush interval that a record's way here may count as its age. More, and catching
 up on old records would make a tiny cut of each chunk."""
 
-FIRST_CUT_SECONDS = 1.0
+FIRST_CUT_SECONDS = 0.25
 """The first cut after a take-over lasts at least so long, and its records' wait counts whole: a
 restart does not begin the flush interval anew."""
 

@@ -58,6 +58,7 @@ class Consumer(FaustConsumer):
         self._partitions = itertools.count()
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
+        self._flows = asyncio.Event()
         self._progressed = asyncio.Event()
         self._follower: asyncio.Future[None] | None = None
         self._deadline: float | None = None
@@ -110,6 +111,15 @@ class Consumer(FaustConsumer):
     def rebalanced(self) -> None:
         """The app has taken up the last assignment and flows again."""
         self._settled.set()
+        self._flows.set()
+
+    async def sleep(self, n: Any) -> None:
+        """Stock Faust looks once a second for its first partitions; let it when they have come."""
+        if self._assigned or not n:
+            await super().sleep(n)
+            return
+        self._flows.clear()
+        await self.wait(self._flows, timeout=n)
 
     # Assignment.
 

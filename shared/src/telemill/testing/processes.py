@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from telemill.testing import proc
+
 STOP_TIMEOUT_SECONDS = 30.0
 TAIL_LINES = 12
 
@@ -95,25 +97,18 @@ class Process:
         return self.exit_status
 
     def rss_bytes(self) -> int:
-        """Resident memory now; 0 where /proc does not tell."""
+        """Resident memory now; 0 once it has ended."""
         try:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-        except OSError:
+            return proc.rss_bytes(self.pid)
+        except (OSError, StopIteration):
             return 0
-        for line in status.splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-        return 0
 
     def cpu_seconds(self) -> float:
-        """CPU time used so far, user and system; 0 where /proc does not tell."""
+        """CPU time used so far, user and system; 0 once it has ended."""
         try:
-            text = Path(f"/proc/{self.pid}/stat").read_text()
+            return proc.cpu_seconds(self.pid)
         except OSError:
             return 0.0
-        # Fields 14 and 15 of proc(5), counted behind the command's closing parenthesis.
-        ticks = text.rpartition(")")[2].split()[11:13]
-        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
     def tail(self) -> str:
         """The last lines of its log, for an error report."""
