@@ -115,7 +115,7 @@ class Consumer(FaustConsumer):
 
     async def sleep(self, n: Any) -> None:
         """Stock Faust looks once a second for its first partitions; let it when they have come."""
-        if self._assigned or not n:
+        if not n or (self._assigned and self._settled.is_set()):
             await super().sleep(n)
             return
         self._flows.clear()
