@@ -66,9 +66,10 @@ soak: build/.setup-fault ## kill random services under load and faults for MINUT
 
 kcl-jars: build/.setup ## fetch the KCL's jars into build/kcl/, checked against the lock (needs Maven Central)
 	@$(PY) -m telemill.kcl.jars --directory build/kcl
-	@$(PY) -m telemill.kcl.jars --directory build/kcl --set kcl2
 
 kcl-test: kcl-jars build/.setup-fault build/.setup-kclpy ## the KCL coordinator on the real MultiLangDaemon (needs Java, Node.js)
+	@command -v java >/dev/null || { echo "the KCL's tests need Java 8 or newer (Debian: apt install openjdk-17-jre-headless)" >&2; exit 1; }
+	@$(PY) -m telemill.kcl.jars --directory build/kcl --set kcl3
 	@$(PY) -m pytest tests/kcl
 
 build/.setup-kclpy: build/.setup tools/kclpy/requirements.txt

@@ -1,15 +1,20 @@
 """`python -m fault scale`: how long the KCL takes to hand shards over, by what happened."""
 
+import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fault import scaling
+from fault import resharding, scaling
 from fault.scaling import Fleet, Handover
 from telemill.audit import Report, report
+from telemill.testing import faults
 
 SHARDS = 4
+AT_REST_SECONDS = 45.0
+KCL = {"KINESIS_COORDINATOR": "kcl"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +25,13 @@ class Scaled:
         kcl_version: "2" or "3".
         handovers: In the order they happened.
         audited: The tables afterwards.
+        calls_at_rest: DynamoDB calls a minute of two workers with nothing to do.
     """
 
     kcl_version: str
     handovers: list[Handover]
     audited: Report
+    calls_at_rest: float
 
 
 def measure(directory: Path, kcl_version: str, told: Callable[[Handover], None]) -> Scaled:
@@ -57,7 +64,43 @@ def measure(directory: Path, kcl_version: str, told: Callable[[Handover], None])
             happened(fleet, "e joins", lambda: fleet.join("e"))
             happened(fleet, "SIGTERM of b, now the first", lambda: fleet.leave("b"))
         audited = fleet.finish(traffic).report
-    return Scaled(kcl_version, found, audited)
+    calls = calls_at_rest(directory / "at-rest", {**KCL, **kcl}, ["a", "b"])
+    return Scaled(kcl_version, found, audited, calls)
+
+
+def calls_at_rest(directory: Path, reader: Mapping[str, str], workers: Sequence[str]) -> float:
+    """DynamoDB calls a minute of transform workers that hold all shards and have nothing to do.
+
+    Heartbeats of the claims are among them, the same ones under every coordinator.
+
+    Args:
+        directory: For logs; made anew.
+        reader: KINESIS_* for the workers.
+        workers: How many there are, by id.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    with (
+        resharding.deployed(directory, SHARDS) as deployment,
+        faults.running(
+            os.environ["AWS_ENDPOINT_URL"], seed=0, log_path=directory / "calls.ndjson"
+        ) as proxy,
+    ):
+        through = {**reader, "AWS_ENDPOINT_URL_DYNAMODB": proxy.url}
+        specs = [resharding.transform_spec(each, 5.0, through) for each in workers]
+        deployment.start(*specs)
+        deployment.wait(
+            "every shard is held",
+            lambda: sum(deployment.metric(each.name, "open_shards") for each in specs) == SHARDS,
+        )
+        # Leases may still be balanced.
+        time.sleep(AT_REST_SECONDS)
+        before = _calls(proxy)
+        time.sleep(AT_REST_SECONDS)
+        return (_calls(proxy) - before) * 60.0 / AT_REST_SECONDS
+
+
+def _calls(proxy: faults.Proxy) -> int:
+    return sum(count for name, count in proxy.calls().items() if name.startswith("dynamodb:"))
 
 
 def _nothing() -> None:
@@ -75,4 +118,5 @@ def document(scaled: Scaled) -> dict[str, object]:
         "kcl": scaled.kcl_version,
         "handovers": [asdict(each) for each in scaled.handovers],
         "audit": report.counts(scaled.audited),
+        "dynamodb_calls_a_minute_at_rest": scaled.calls_at_rest,
     }

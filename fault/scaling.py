@@ -130,28 +130,35 @@ class Fleet:
         observer: Of transform's progress.
         kcl: What is set for transform: KINESIS_*.
         alive: Workers that are there.
+        changed_at: When one last came or went (monotonic): what moves later, moves without it.
     """
 
     deployment: Deployment
     observer: Observer
     kcl: Mapping[str, str]
     alive: list[str] = field(default_factory=list)
+    changed_at: float = 0.0
 
     def join(self, worker: str) -> None:
         """Start a worker, or start a killed one again."""
         spec = resharding.transform_spec(worker, COMMIT_INTERVAL_SECONDS, self.kcl)
         self.deployment.start(spec)
         self.alive.append(worker)
+        self.changed_at = time.monotonic()
 
     def kill(self, worker: str) -> None:
         """SIGKILL."""
         self.alive.remove(worker)
         self.deployment.kill(_name(worker))
+        # What it wrote last is seen by then.
+        time.sleep(2 * LOOK_SECONDS)
+        self.changed_at = time.monotonic()
 
     def leave(self, worker: str) -> None:
         """SIGTERM, and wait for its end."""
         self.alive.remove(worker)
         self.deployment.leave(_name(worker))
+        self.changed_at = time.monotonic()
 
     def metric(self, worker: str, name: str) -> float:
         """A metric of a worker, summed over its labels."""
@@ -198,7 +205,7 @@ class Fleet:
             thread.join()
 
     def settle(self, what: str, since: float, *, evenly: bool = True) -> Handover:
-        """Wait until every open shard moves under a living owner; what that took.
+        """Wait until every open shard has moved since the last change; what that took.
 
         Args:
             what: Happened.
@@ -209,9 +216,10 @@ class Fleet:
             EndedEarlyError: It does not happen.
         """
         deadline = time.monotonic() + SETTLED_SECONDS
-        while not self._is_settled(since, evenly):
+        while not self._is_settled(evenly):
             if time.monotonic() > deadline:
-                raise EndedEarlyError(f"not settled: {what}: {self.observer.owners(since)}")
+                owners = self.observer.owners(self.changed_at)
+                raise EndedEarlyError(f"not settled: {what}: {owners}")
             self.deployment.require_running()
             time.sleep(LOOK_SECONDS)
         settled_seconds = time.monotonic() - since
@@ -222,8 +230,8 @@ class Fleet:
             max(self.observer.standstills(since).values(), default=0.0),
         )
 
-    def _is_settled(self, since: float, evenly: bool) -> bool:
-        owners = self.observer.owners(since)
+    def _is_settled(self, evenly: bool) -> bool:
+        owners = self.observer.owners(self.changed_at)
         still_open = {shard["ShardId"] for shard in shards.open_shards(names.RAW_STREAM)}
         if not still_open <= owners.keys() or not set(owners.values()) <= set(self.alive):
             return False

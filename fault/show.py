@@ -143,4 +143,7 @@ def handovers(found: Sequence[Scaled]) -> None:
         shown.add_row(row[0].what, *times)
     console.print(shown)
     for each in found:
-        console.print(f"KCL {each.kcl_version}: {report.verdict(each.audited)}")
+        console.print(
+            f"KCL {each.kcl_version}: {report.verdict(each.audited)};"
+            f" {each.calls_at_rest:.0f} DynamoDB calls a minute at rest"
+        )

@@ -1,6 +1,6 @@
 """The coordinator with the real MultiLangDaemon of both pinned KCL versions.
 
-Needs Java and both sets of jars (`python -m telemill.kcl.jars --set kcl2`, and kcl3). Kinesis and
+Needs Java and both sets of jars (`make kcl-test` fetches them). Kinesis and
 DynamoDB are one emulator, so nothing is resharded here.
 """
 

@@ -26,7 +26,7 @@ from telemill import errors
 from telemill.kcl import lock
 from telemill.kcl.lock import Jar, Lock
 
-DEFAULT_SET = "kcl3"
+DEFAULT_SET = "kcl2"
 DEFAULT_DIRECTORY = Path("build/kcl")
 REPOSITORY_VARIABLE = "KCL_MVN_REPO_SEARCH_URL"
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2/"

@@ -28,7 +28,7 @@ from telemill.metrics import Metrics
 from telemill.stages.owner import ShardOwner, StartPosition
 
 DEFAULT_DRAIN_SECONDS = 10.0
-CLAIM_INTERVAL_SECONDS = 1.0
+CLAIM_INTERVAL_SECONDS = 0.5
 
 log = structlog.get_logger()
 
