@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from bench import deployment, fleet, full_path, load
-from bench.deployment import Deployment
+from bench.deployment import BenchError, Deployment
 from bench.measurement import MEGABYTE, Measurement
 from bench.settings import BenchSettings
 from telemill.testing import proc
@@ -80,6 +80,8 @@ def _run(settings: BenchSettings, coordinator: str) -> Used:
         running = {process.spec.name: process}
         deployment.wait_for_total("readings_in_total", readings, [process], running)
         worker_after, jvm_after = family.cpu_seconds()
+        if deployment.total(process, "rejected_total"):
+            raise BenchError(f"{coordinator}: readings were rejected, which costs something else")
         millions = readings / full_path.MILLION
         return Used(
             (worker_after - worker_before) / millions,

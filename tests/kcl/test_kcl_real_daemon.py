@@ -7,6 +7,7 @@ DynamoDB are one emulator, so nothing is resharded here.
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from telemill.testing.owner import FakeOwner
 LIMIT_SECONDS = 180.0
 """The KCL rests up to 30 s at an empty lease table, then up to 20 s between takings."""
 RECORD_BYTES = 700_000
+NEAR_SECONDS = 3600.0
 LARGE_RECORDS = 18
 """More than one page of 10 MiB, whose line is longer than 13 MB."""
 
@@ -160,6 +162,8 @@ async def test_each_record_is_processed_once_and_in_order(aws: str, name: str) -
         assert sorted(whole(first.owner)) == sorted([b"first", *users, *large, b"other shard"])
         [in_order] = [each for each in _by_shard(first.owner) if each[0] == b"first"]
         assert in_order == [b"first", aggregate_of(first.owner), *large]
+        arrived = [each.arrival_us for of in first.owner.records.values() for each in of]
+        assert max(abs(time.time() - each / 1e6) for each in arrived) < NEAR_SECONDS
         assert first.owner.released == set(first.owner.positions)
         assert await checkpoints(first) == first.owner.positions
 

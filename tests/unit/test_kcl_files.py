@@ -78,6 +78,21 @@ def test_an_endpoint_that_is_no_url_is_refused() -> None:
         changed(kinesis_endpoint="localhost:4566")
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "speaks"),
+    [
+        (None, True),
+        ("https://kinesis.eu-central-1.amazonaws.com", True),
+        ("https://vpce-1.kinesis.cn-north-1.vpce.amazonaws.com.cn", True),
+        ("http://127.0.0.1:4566", False),
+        ("http://amazonaws.com.example:4566", False),
+    ],
+)
+def test_only_aws_is_spoken_to_in_binary(endpoint: str | None, speaks: bool) -> None:
+    """Emulators tell arrival times in another unit there."""
+    assert changed(kinesis_endpoint=endpoint).speaks_cbor is speaks
+
+
 def test_values_cannot_write_further_properties() -> None:
     """A line end, a backslash or a letter beyond ASCII stays part of its value."""
     text = properties.render(changed(worker_id="ü\nstreamName = other\\"), "relay")

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from telemill import errors
 
 TRIM_HORIZON = "TRIM_HORIZON"
+AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn")
 DEFAULT_FAILOVER_MILLIS = 5_000
 """Half of the KCL's own default: a worker that died is noticed after one to four times as long."""
 DEFAULT_LEASE_ASSIGNMENT_MILLIS = 3_000
@@ -58,6 +59,15 @@ class DaemonSettings:
     lease_assignment_millis: int = DEFAULT_LEASE_ASSIGNMENT_MILLIS
     shutdown_grace_millis: int = DEFAULT_SHUTDOWN_GRACE_MILLIS
     max_leases: int | None = None
+
+    @property
+    def speaks_cbor(self) -> bool:
+        """Whether the daemon may use Kinesis's binary form; emulators tell other times in it.
+
+        Seen in one: seconds where the SDK reads milliseconds, and all readings come from 1970.
+        """
+        host = urlsplit(self.kinesis_endpoint or "").hostname
+        return host is None or host.endswith(AWS_DOMAINS)
 
     def __post_init__(self) -> None:
         """Refuse what the daemon would take for something else.

@@ -199,6 +199,7 @@ class Daemon:
             # Half alive it would keep its leases.
             "-XX:+ExitOnOutOfMemoryError",
             "-XX:+UseSerialGC",
+            f"-Daws.cborEnabled={str(self._settings.speaks_cbor).lower()}",
             *("-cp", class_path, MAIN_CLASS),
             *("--properties-file", "daemon.properties", "--log-configuration", "logback.xml"),
         ]
