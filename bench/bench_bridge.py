@@ -123,6 +123,11 @@ def _figures(single: Sequence[Used], kcl: Sequence[Used]) -> list[Measurement]:
         Measurement("kcl: transform", least, unit, least),
         Measurement(f"kcl: worst of {TURNS} runs", max(each.worker for each in kcl), unit),
         Measurement("kcl: JVM beside it", jvm, unit, jvm),
+        Measurement(
+            f"single: worker of {SHARDS} shards, peak RSS",
+            max(each.worker_rss_bytes for each in single) / MEGABYTE,
+            "MB",
+        ),
         Measurement(f"kcl: worker of {SHARDS} shards, peak RSS", peak, "MB", at_most=MOST_RSS_MB),
         Measurement("kcl: JVM, peak RSS", max(each.jvm_rss_bytes for each in kcl) / MEGABYTE, "MB"),
         Measurement(f"kcl: largest of {relays} relays", relay, "MB", at_most=MOST_RELAY_MB),
