@@ -85,12 +85,15 @@ def test_a_worker_that_comes_back_has_its_shards(tmp_path: Path) -> None:
 
 
 def test_shards_that_split_and_merge_are_followed(tmp_path: Path) -> None:
-    """Children only after their parents, shared again, in order per device."""
+    """Children only after their parents, in order per device.
+
+    Not evenly at first: KCL 2 counts leases of ended shards until it deletes them, minutes later.
+    """
     with fleet_of(tmp_path / "run", "a", "b", shard_count=2) as fleet:
         split = since(lambda: shards.resize(names.RAW_STREAM, 4))
-        fleet.settle("split", split)
+        fleet.settle("split", split, evenly=False)
         merged = since(lambda: _merge_two(names.RAW_STREAM))
-        fleet.settle("merge", merged)
+        fleet.settle("merge", merged, evenly=False)
         assert len(shards.open_shards(names.RAW_STREAM)) == 3
 
 

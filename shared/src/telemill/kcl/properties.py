@@ -182,6 +182,8 @@ LOGBACK = """\
   <logger name="software.amazon.kinesis.multilang.MultiLangProtocol" level="WARN"/>
   <logger name="software.amazon.kinesis.multilang.LineReaderTask" level="WARN"/>
   <logger name="software.amazon.kinesis.multilang.config" level="WARN"/>
+  <!-- For minutes after a reshard one warning a page; its errors are what a page left out. -->
+  <logger name="software.amazon.kinesis.lifecycle.ProcessTask" level="ERROR"/>
   <!-- Two lines for every checkpoint and every renewal. -->
   <logger name="software.amazon.kinesis.leases.dynamodb.DynamoDBLeaseRenewer" level="WARN"/>
   <logger name="software.amazon.kinesis.leases.dynamodb.DynamoDBLeaseRefresher" level="WARN"/>
