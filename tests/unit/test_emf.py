@@ -28,7 +28,7 @@ class Lines:
         """The metric of the last line with these dimensions, or None."""
         for document in reversed(self.documents):
             (directive,) = document["_aws"]["CloudWatchMetrics"]
-            (names,) = directive["Dimensions"]
+            names = directive["Dimensions"][-1]
             if {key: document[key] for key in names} == {"service": "sink", **dimensions}:
                 return document.get(f"telemill_{name}")
         return None
@@ -44,10 +44,11 @@ def conforms(document: dict[str, Any]) -> None:
     assert document["_aws"]["Timestamp"] == int(NOW * 1000)
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "Telemill"
-    (dimensions,) = directive["Dimensions"]
-    assert "service" in dimensions
-    assert len(dimensions) <= 30
-    assert all(isinstance(document[name], str) and document[name] for name in dimensions)
+    assert directive["Dimensions"][0] == ["service"]
+    for dimensions in directive["Dimensions"]:
+        assert "service" in dimensions
+        assert len(dimensions) <= 30
+        assert all(isinstance(document[name], str) and document[name] for name in dimensions)
     assert 1 <= len(directive["Metrics"]) <= 100
     for metric in directive["Metrics"]:
         assert isinstance(document[metric["Name"]], float)
@@ -67,6 +68,17 @@ def test_every_metric_conforms() -> None:
         conforms(document)
     assert lines.value("rejected_total", reason="schema") == 1
     assert lines.value("request_seconds_sum", operation="PutRecords") == pytest.approx(0.1)
+
+
+def test_values_are_also_counted_without_their_labels() -> None:
+    """Alarms and scaling policies find a metric under its service alone, and by its last labels."""
+    assert emf.dimension_sets(["service"]) == [["service"]]
+    assert emf.dimension_sets(["service", "shard"]) == [["service"], ["service", "shard"]]
+    assert emf.dimension_sets(["service", "field", "outcome"]) == [
+        ["service"],
+        ["service", "outcome"],
+        ["service", "field", "outcome"],
+    ]
 
 
 def test_counters_are_differences_and_gauges_are_not() -> None:

@@ -2,7 +2,9 @@
 
 CloudWatch takes the metrics out of the log, so nothing has to be scraped. Counters and
 histograms (as `_count` and `_sum`) are the difference to the last emission, because CloudWatch
-adds values up; gauges are as they are. Dimensions are `service` and the metric's own labels.
+adds values up; gauges are as they are. Dimensions are `service` and the metric's own labels; each
+value is also counted under `service` alone, because an alarm or a scaling policy cannot search
+over shards or reasons (see `dimension_sets`).
 
 Source:
     Amazon CloudWatch user guide, "Specification: Embedded metric format": at most 100 metrics
@@ -14,7 +16,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -114,11 +116,24 @@ def unit_of(name: str) -> str:
     return "Count" if name.endswith("_total") else "None"
 
 
+def dimension_sets(dimensions: Sequence[str]) -> list[list[str]]:
+    """The sets of dimensions a value is counted under: labels leave from the left.
+
+    `service, field, outcome` is also counted under `service, outcome` and under `service`. There
+    the statistics Maximum (of a gauge) and Sum (of a counter) are over all that was left out.
+
+    Args:
+        dimensions: `service`, then the metric's own labels.
+    """
+    first, *labels = dimensions
+    return [[first, *labels[start:]] for start in range(len(labels), -1, -1)]
+
+
 def document(timestamp_ms: int, dimensions: dict[str, str], samples: list[Sample]) -> str:
     """One line: the directive, the dimensions' values and the metrics' values."""
     directive = {
         "Namespace": NAMESPACE,
-        "Dimensions": [list(dimensions)],
+        "Dimensions": dimension_sets(list(dimensions)),
         "Metrics": [{"Name": name, "Unit": unit} for name, unit, _ in samples],
     }
     values = {name: value for name, _, value in samples}

@@ -33,10 +33,12 @@ class Floor:
     """Metrics and readiness of one process, served over HTTP.
 
     Attributes:
+        application: The deployment, as CloudWatch knows it; a service may run as several.
         app: The HTTP application; a service may add routes before `serving`.
     """
 
     service: str
+    application: str
     settings: ServiceSettings
     metrics: metrics.Metrics
     health: health.Health
@@ -53,12 +55,25 @@ def step_timeout_setting() -> Any:
     )
 
 
-def floor(service: str, settings: ServiceSettings) -> Floor:
-    """Build the floor; `serving` opens it."""
+def floor(service: str, settings: ServiceSettings, application: str = "") -> Floor:
+    """Build the floor; `serving` opens it.
+
+    Args:
+        service: Which of the four.
+        settings: Its settings.
+        application: Which of its deployments, where it has several.
+    """
     registry = metrics.new_registry()
     made = metrics.Metrics(registry, service)
     condition = health.Health(made.ready, **{STARTING: "not started yet"})
-    return Floor(service, settings, made, condition, health.ops_app(condition, registry))
+    return Floor(
+        service,
+        application or service,
+        settings,
+        made,
+        condition,
+        health.ops_app(condition, registry),
+    )
 
 
 @asynccontextmanager
@@ -94,7 +109,9 @@ async def serving(
 
 async def _emit(under: Floor) -> None:
     exporter = emf.Emitter(
-        under.metrics.registry, under.service, interval_seconds=under.settings.emf_interval_seconds
+        under.metrics.registry,
+        under.application,
+        interval_seconds=under.settings.emf_interval_seconds,
     )
     await exporter.run()
 

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def run(chosen: SinkSettings, stop: asyncio.Event) -> None:
     """Serve, wait for what is needed, write tables until `stop`."""
     form = core.form_of(contract.load(chosen.contract), chosen.table)
-    floor = service.floor("sink", chosen)
+    floor = service.floor("sink", chosen, f"sink-{chosen.table}")
     async with (
         service.serving(floor),
         service.clients("kinesis", "s3", "dynamodb", "glue") as opened,
