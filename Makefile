@@ -12,15 +12,18 @@ export TELEMILL_EMULATOR := $(EMULATOR)
 export UV_SYSTEM_CERTS := 1
 # Six processes start at once in the demo: compile once, here.
 export UV_COMPILE_BYTECODE := 1
+# The CDK runs on the oldest Node.js that can; it would say so at every start.
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
+export JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION := 1
 
-.PHONY: help setup setup-fault demo test fault soak kcl-jars kcl-test lint fmt bench clean
+.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check lint fmt bench clean
 
 # Of the soak. SEED replays a soak or the crash matrix.
 MINUTES ?= 5
 SEED ?=
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  DEMO_SECONDS=60 make demo   how long the demo runs; DEMO_KEEP=1 leaves it running"
 	@echo "  make soak MINUTES=5 SEED=1  how long, and which kills and faults"
@@ -49,6 +52,15 @@ build/.setup-fault: build/.setup $(wildcard tools/kinesis-local/*)
 	@echo "installing the Kinesis emulator that reshards into build/kinesis-local/"
 	@mkdir -p build/kinesis-local && cp tools/kinesis-local/* build/kinesis-local/
 	@npm ci --prefix build/kinesis-local --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@
+
+setup-deploy: build/.setup-deploy ## also install the CDK and the checkers of templates and manifests (needs Node.js)
+
+build/.setup-deploy: build/.setup infra/uv.lock tools/checks/uv.lock
+	@command -v node >/dev/null || { echo "the CDK needs Node.js 20 or newer (Debian: apt install nodejs)" >&2; exit 1; }
+	@echo "installing the CDK into build/infra/ and the checkers into build/checks/"
+	@UV_PROJECT_ENVIRONMENT=$(abspath build/infra) $(UV) sync --frozen -q --directory infra
+	@UV_PROJECT_ENVIRONMENT=$(abspath build/checks) $(UV) sync --frozen -q --directory tools/checks
 	@touch $@
 
 demo: build/.setup ## run the whole path on this machine, audit it, write build/demo/report.html
@@ -80,10 +92,18 @@ build/.setup-kclpy: build/.setup tools/kclpy/requirements.txt
 	@tar xzf build/kclpy/amazon_kclpy-*.tar.gz -C build/kclpy
 	@touch $@
 
+infra: build/.setup-deploy ## synthesise infra/templates/ from infra/; cdk-nag has its say
+	@build/infra/bin/python infra/app.py
+
+infra-check: build/.setup-deploy ## templates fresh, cdk-nag, cfn-lint and checkov clean, and equal to the code
+	@$(PY) -m pytest tests/infra tests/deploy/test_templates.py tests/deploy/test_queries.py
+	@build/checks/bin/cfn-lint infra/templates/*.json && echo "cfn-lint: clean"
+	@build/checks/bin/checkov --directory infra/templates --framework cloudformation --skip-download --quiet --compact
+
 lint: build/.setup ## format check, lint, types, import boundaries
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/mypy --strict shared/src services/*/src simulator/src demo/src offline/src fault
+	@.venv/bin/mypy --strict shared/src services/*/src simulator/src demo/src offline/src fault infra/app.py infra/resources
 	@.venv/bin/lint-imports
 
 fmt: build/.setup ## format and apply safe lint fixes
