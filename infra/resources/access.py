@@ -94,8 +94,8 @@ def _streams(of: Deployment) -> list[iam.PolicyStatement]:
     made = []
     if of.reads:
         source = arn("kinesis", f"stream/{of.reads}")
-        # The KCL names its lease table after the application.
-        lease_table = arn("dynamodb", f"table/{of.name}")
+        # As `ReaderSettings.lease_table` names it.
+        lease_table = arn("dynamodb", f"table/telemill-leases-{of.name}")
         made = [
             statement("Read", READ + DESCRIBE, [source]),
             statement("KclStream", KCL_STREAM, [source]),

@@ -28,7 +28,7 @@ def dashboard(scope: Construct) -> None:
                 _graph("Ready", every, "ready", "Maximum"),
             ],
             [
-                _graph("Worst shard behind (ms)", readers, "millis_behind_latest", "Maximum"),
+                _graph("Worst shard behind (ms)", readers, "worst_millis_behind_latest", "Maximum"),
                 _means("Event time to commit (s)", every, "lag_seconds"),
                 _means("Batch (s)", every, "batch_seconds"),
             ],

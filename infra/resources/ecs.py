@@ -34,6 +34,7 @@ class Parameters:
     devices: str
     interval: str
     slots: str
+    coordinator: CfnParameter
     max_readers: CfnParameter
     target_group: str
     caller_group: str
@@ -53,6 +54,13 @@ def parameters(scope: Construct) -> Parameters:
         devices=text("Devices", "Devices to poll: a list of ids, also ranges", "1-100"),
         interval=text("PollIntervalSeconds", "Between two polls of a device", "10"),
         slots=text("SlotCount", "Slots of the streams; fixed for a stream's life", "64"),
+        coordinator=CfnParameter(
+            scope,
+            "Coordinator",
+            default="single",
+            allowed_values=["single", "kcl"],
+            description="Who shares out the shards; kcl takes images with the KCL in them",
+        ),
         max_readers=CfnParameter(
             scope,
             "MaxReaders",
@@ -275,6 +283,7 @@ class Services(Construct):
 
 def environment(of: Deployment, given: Parameters) -> dict[str, str]:
     """The settings of a deployment, as environment variables."""
+    shared = {"AWS_DEFAULT_REGION": Aws.REGION}
     own = {
         "HTTP_HOST": "0.0.0.0",  # noqa: S104
         "HTTP_PORT": str(deployments.HTTP_PORT),
@@ -286,6 +295,7 @@ def environment(of: Deployment, given: Parameters) -> dict[str, str]:
     }
     if of.reads:
         own["LAKE_BUCKET"] = bucket_name(names.LAKE_BUCKET)
+        shared["KINESIS_COORDINATOR"] = given.coordinator.value_as_string
     else:
         own |= {
             "BASE_URL": given.base_url,
@@ -295,7 +305,7 @@ def environment(of: Deployment, given: Parameters) -> dict[str, str]:
     if of.service == "anomaly":
         own["ALERT_TOPIC"] = arn("sns", names.ALERT_TOPIC)
     prefixed = {f"{of.prefix}{name}": value for name, value in own.items()}
-    return {"AWS_DEFAULT_REGION": Aws.REGION, **prefixed}
+    return {**shared, **prefixed}
 
 
 def _capacity(of: Deployment) -> list[ecs.CapacityProviderStrategy]:

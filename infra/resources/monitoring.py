@@ -108,7 +108,7 @@ class Alarms(Construct):
         for each in READERS:
             self._alarm(
                 f"{each.name}-behind",
-                metric("millis_behind_latest", each.name, "Maximum"),
+                metric("worst_millis_behind_latest", each.name, "Maximum"),
                 ABOVE,
                 BEHIND_MILLIS,
                 "The worst shard is more than a minute behind, and scaling out did not help",

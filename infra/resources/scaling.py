@@ -102,7 +102,7 @@ def _alarm(
     above: bool,
 ) -> None:
     comparison = cloudwatch.ComparisonOperator
-    made = metrics.metric("millis_behind_latest", of.name, "Maximum").create_alarm(
+    made = metrics.metric("worst_millis_behind_latest", of.name, "Maximum").create_alarm(
         scope,
         name,
         alarm_name=f"telemill-scale-{of.name}-{'out' if above else 'in'}",

@@ -14,6 +14,7 @@ from sink import catalog, core
 from sink.settings import SinkSettings
 from telemill import contract, emf, names, settings
 from telemill.progress import snapshots, store
+from telemill.reader_settings import ReaderSettings
 from tests.deploy import published
 from transform.settings import TransformSettings
 
@@ -74,6 +75,7 @@ def container(application: str) -> dict[str, Any]:
 def environment(application: str) -> dict[str, str]:
     """Its settings, as the operator's parameters make them."""
     values = {"<Devices>": "1-100", "<PollIntervalSeconds>": "10", "<SlotCount>": "64"}
+    values["<Coordinator>"] = "single"
     values["<FmsBaseUrl>"] = "http://fms.plant.example:9872"
     pairs = {
         each["Name"]: published.text(each["Value"])
@@ -136,7 +138,7 @@ def test_a_wrong_metric_is_found(name: str, dimensions: dict[str, str]) -> None:
 )
 def test_readers_scale_by_their_own_lag(application: str) -> None:
     """Two alarms on the lag of the deployment start its two scaling policies."""
-    lag = ("telemill_millis_behind_latest", {"service": application})
+    lag = ("telemill_worst_millis_behind_latest", {"service": application})
     policies = {
         name for name, _ in published.resources("ecs", "AWS::ApplicationAutoScaling::ScalingPolicy")
     }
@@ -163,8 +165,15 @@ def test_the_settings_of_a_task_are_the_services(
         monkeypatch.setenv(name, value)
     service = published.APPLICATIONS[application]
     prefix = f"{service.upper()}_"
-    assert all(name.startswith(prefix) for name in variables)
+    assert all(name.startswith((prefix, "KINESIS_")) for name in variables)
     loaded = settings.read(SETTINGS[service])
+    if isinstance(loaded, ReaderSettings):
+        assert loaded.kinesis_coordinator == "single"
+        (tables,) = [each for each in statements(application) if each["Sid"] == "KclTables"]
+        lease_table = loaded.lease_table(application)
+        assert {each.rpartition("/")[2] for each in listed(tables["Resource"])} == {
+            f"{lease_table}{more}" for more in ("", "-CoordinatorState", "-WorkerMetricStats")
+        }
     (port,) = container(application)["PortMappings"]
     assert loaded.http_port == port["ContainerPort"]
     assert f":{loaded.http_port}/healthz" in container(application)["HealthCheck"]["Command"][-1]
