@@ -16,7 +16,7 @@ export UV_COMPILE_BYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION := 1
 
-.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check lint fmt bench clean
+.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check k8s-check lint fmt bench clean
 
 # Of the soak. SEED replays a soak or the crash matrix.
 MINUTES ?= 5
@@ -99,6 +99,29 @@ infra-check: build/.setup-deploy ## templates fresh, cdk-nag, cfn-lint and check
 	@$(PY) -m pytest tests/infra tests/deploy/test_templates.py tests/deploy/test_queries.py
 	@build/checks/bin/cfn-lint infra/templates/*.json && echo "cfn-lint: clean"
 	@build/checks/bin/checkov --directory infra/templates --framework cloudformation --skip-download --quiet --compact
+
+K8S_OVERLAYS := local eks
+K8S_VERSIONS := 1.34 1.37
+KUSTOMIZE_VERSION := v5.5.0
+
+k8s-check: build/.setup-deploy build/.setup-kustomize ## manifests built, valid for two Kubernetes versions, checkov clean, equal to the code
+	@$(PY) -m pytest tests/k8s
+	@mkdir -p build/k8s
+	@for overlay in $(K8S_OVERLAYS); do \
+	  if [ -x build/bin/kustomize ]; then build/bin/kustomize build k8s/overlays/$$overlay; \
+	  else kubectl kustomize k8s/overlays/$$overlay; fi > build/k8s/$$overlay.yaml; \
+	done
+	@for version in $(K8S_VERSIONS); do \
+	  build/checks/bin/kubernetes-validate --strict --quiet --no-warn -k $$version $(K8S_OVERLAYS:%=build/k8s/%.yaml) || exit 1; \
+	  echo "kubernetes-validate $$version: valid"; \
+	done
+	@build/checks/bin/checkov --directory build/k8s --framework kubernetes --skip-download --quiet --compact
+
+build/.setup-kustomize:
+	@mkdir -p build
+	@command -v kubectl >/dev/null || command -v go >/dev/null || { echo "the manifests need kubectl, or Go to build kustomize" >&2; exit 1; }
+	@command -v kubectl >/dev/null || GOBIN=$(abspath build/bin) go install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
+	@touch $@
 
 lint: build/.setup ## format check, lint, types, import boundaries
 	@.venv/bin/ruff format --check .
