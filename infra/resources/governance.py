@@ -13,6 +13,7 @@ from constructs import Construct
 
 from resources.accepted import accept_wildcards
 from resources.arns import arn, bucket_arn
+from resources.lake import RAW_BUCKET
 from telemill import names
 
 TRAIL = "telemill-data"
@@ -21,7 +22,7 @@ ANOMALY_USD = 20
 
 
 def trail(scope: Construct, key: kms.Key, bucket: s3.Bucket) -> None:
-    """Every read and write of objects of the lake and of items of the progress table."""
+    """Every read and write of an object that holds readings."""
     within = Construct(scope, "Trail")
     log = logs.LogGroup(
         within,
@@ -62,14 +63,12 @@ def trail(scope: Construct, key: kms.Key, bucket: s3.Bucket) -> None:
                 "dataResources": [
                     {
                         "type": "AWS::S3::Object",
+                        # Not state and progress: only services touch them, several times a second.
                         "values": [
                             bucket_arn(names.LAKE_BUCKET, "/"),
-                            bucket_arn(names.STATE_BUCKET, "/"),
+                            bucket_arn(RAW_BUCKET, "/"),
+                            bucket_arn(names.RESULTS_BUCKET, "/"),
                         ],
-                    },
-                    {
-                        "type": "AWS::DynamoDB::Table",
-                        "values": [arn("dynamodb", f"table/{names.PROGRESS_TABLE}")],
                     },
                 ],
             }

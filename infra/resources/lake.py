@@ -11,6 +11,7 @@ from resources.arns import bucket_arn, bucket_name
 from telemill import names, provision
 from telemill.progress import snapshots
 
+RAW_BUCKET = "telemill-raw"
 INFREQUENT_ACCESS_DAYS = 30
 GLACIER_DAYS = 90
 DEEP_ARCHIVE_DAYS = 365
@@ -63,7 +64,7 @@ class Buckets(Construct):
         self._key = key
         self.logs = self._make_logs()
         self.lake = self._make("Lake", names.LAKE_BUCKET, _lake_rules())
-        self.raw = self._make("Raw", "telemill-raw", [_ageing("raw", "raw/")])
+        self.raw = self._make("Raw", RAW_BUCKET, [_ageing("raw", "raw/")])
         self.state = self._make("State", names.STATE_BUCKET, _state_rules())
         self.results = self._make("Results", names.RESULTS_BUCKET, _results_rules())
         self._replicate()

@@ -46,11 +46,11 @@ class Network(Construct):
                 CfnParameter(
                     scope,
                     "PrivateLink",
-                    default="true",
+                    default="false",
                     allowed_values=["true", "false"],
                     description="Interface endpoints, so that transform, sink and anomaly run in"
-                    " subnets without a way out; false: through the NAT gateway (cheaper when"
-                    " little data flows)",
+                    " subnets without a way out; false: through the NAT gateway, which is cheaper"
+                    " below some 3 TB a month",
                 ).value_as_string,
                 "true",
             ),

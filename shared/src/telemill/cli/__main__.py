@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
-from telemill.cli import audit, contract, provision
+from telemill.cli import audit, contract, cost, provision
 from telemill.errors import ConfigurationError
 
 Commands = Any
@@ -23,6 +23,7 @@ ENTRY_POINT_GROUP = "telemill.commands"
 COMMANDS: tuple[Callable[[Commands], None], ...] = (
     audit.register,
     contract.register,
+    cost.register,
     provision.register,
 )
 
