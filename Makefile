@@ -92,11 +92,12 @@ build/.setup-kclpy: build/.setup tools/kclpy/requirements.txt
 	@tar xzf build/kclpy/amazon_kclpy-*.tar.gz -C build/kclpy
 	@touch $@
 
-infra: build/.setup-deploy ## synthesise infra/templates/ from infra/; cdk-nag has its say
+infra: build/.setup-deploy ## synthesise infra/templates/ from infra/, and the permissions of docs/security.md from them
 	@build/infra/bin/python infra/app.py
+	@$(PY) infra/permissions.py docs/security.md
 
 infra-check: build/.setup-deploy ## templates fresh, cdk-nag, cfn-lint and checkov clean, and equal to the code
-	@$(PY) -m pytest tests/infra tests/deploy/test_templates.py tests/deploy/test_queries.py
+	@$(PY) -m pytest tests/infra tests/deploy
 	@build/checks/bin/cfn-lint infra/templates/*.json && echo "cfn-lint: clean"
 	@build/checks/bin/checkov --directory infra/templates --framework cloudformation --skip-download --quiet --compact
 
@@ -126,7 +127,7 @@ build/.setup-kustomize:
 lint: build/.setup ## format check, lint, types, import boundaries
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/mypy --strict shared/src services/*/src simulator/src demo/src offline/src fault infra/app.py infra/resources
+	@.venv/bin/mypy --strict shared/src services/*/src simulator/src demo/src offline/src fault infra/app.py infra/permissions.py infra/resources
 	@.venv/bin/lint-imports
 
 fmt: build/.setup ## format and apply safe lint fixes

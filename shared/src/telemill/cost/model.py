@@ -203,7 +203,7 @@ def _kept(
     prices: Prices, what: str, gb_per_month: float, month: int, object_bytes: float
 ) -> Iterator[Line]:
     """What has gathered by a month, by storage class; small objects stay where they are."""
-    bounds = (0, INFREQUENT_MONTH, GLACIER_MONTH, ARCHIVE_MONTH, LAST_MONTH)
+    bounds: tuple[int, ...] = (0, INFREQUENT_MONTH, GLACIER_MONTH, ARCHIVE_MONTH, LAST_MONTH)
     if object_bytes < SMALLEST_MOVED_BYTES:
         bounds = (0, LAST_MONTH)
     for kind, youngest, oldest in zip(CLASSES, bounds, bounds[1:], strict=False):
