@@ -16,7 +16,7 @@ export UV_COMPILE_BYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION := 1
 
-.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check k8s-check lint fmt bench clean
+.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check k8s-check images up down compose-test lint fmt bench clean
 
 # Of the soak. SEED replays a soak or the crash matrix.
 MINUTES ?= 5
@@ -123,6 +123,28 @@ build/.setup-kustomize:
 	@command -v kubectl >/dev/null || command -v go >/dev/null || { echo "the manifests need kubectl, or Go to build kustomize" >&2; exit 1; }
 	@command -v kubectl >/dev/null || GOBIN=$(abspath build/bin) go install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
 	@touch $@
+
+# Docker with Compose v2: `docker compose`, or COMPOSE=docker-compose.
+COMPOSE ?= docker compose
+IMAGES := ingest transform sink anomaly
+REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+DOCKER_BUILD := DOCKER_BUILDKIT=1 docker build $(DOCKER_BUILD_FLAGS) --build-arg REVISION=$(REVISION)
+
+images: ## build the images telemill/…:local
+	@for service in $(IMAGES); do \
+	  $(DOCKER_BUILD) --build-arg SERVICE=$$service -t telemill/$$service:local . || exit 1; \
+	done
+	@$(DOCKER_BUILD) --build-arg SERVICE=simulator --build-arg HEALTH_PORT=9872 -t telemill/simulator:local .
+	@$(DOCKER_BUILD) --target emulator -t telemill/emulator:local .
+
+up: images ## everything in containers: http://127.0.0.1:8080 takes pushes, :9090 is Prometheus
+	@$(COMPOSE) up --detach --wait
+
+down: ## stop and remove the containers
+	@$(COMPOSE) --profile faults down --volumes --timeout 90
+
+compose-test: build/.setup images ## containers up, audited, scaled, killed, audited again
+	@COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/container
 
 lint: build/.setup ## format check, lint, types, import boundaries
 	@.venv/bin/ruff format --check .

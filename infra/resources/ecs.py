@@ -271,9 +271,9 @@ class Services(Construct):
             health_check=ecs.HealthCheck(
                 command=["CMD", "python", "-c", HEALTH_CHECK],
                 interval=Duration.seconds(15),
-                timeout=Duration.seconds(5),
+                timeout=Duration.seconds(10),
                 retries=3,
-                start_period=Duration.seconds(30),
+                start_period=Duration.seconds(60),
             ),
             port_mappings=[ecs.PortMapping(container_port=deployments.HTTP_PORT)],
             readonly_root_filesystem=True,

@@ -1,6 +1,7 @@
 """`telemill audit`: is every raw record in the tables, once, in order and unchanged?"""
 
 import argparse
+import importlib.util
 import json
 import sys
 import threading
@@ -8,17 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from telemill import contract, names
-from telemill.audit import report as reports
-from telemill.audit.model import Report
-from telemill.audit.run import Plan, run
 from telemill.errors import ConfigurationError, TelemillError
+
+if TYPE_CHECKING:
+    from telemill.audit.model import Report
+    from telemill.audit.run import Plan
 
 FAILED = 1
 
@@ -95,6 +97,9 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _require_numpy()
+    from telemill.audit.run import run  # noqa: PLC0415
+
     plan = _plan(options)
     try:
         with _progress() as tell:
@@ -108,7 +113,22 @@ def _run(options: argparse.Namespace) -> int:
     return _say(found, options)
 
 
-def _say(found: Report, options: argparse.Namespace) -> int:
+def _require_numpy() -> None:
+    """The audit alone needs it: the other commands work in images that have none.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    if importlib.util.find_spec("numpy") is None:
+        raise ConfigurationError(
+            "audit: numpy is not installed; install it, or use an image that has it (transform,"
+            " anomaly)"
+        )
+
+
+def _say(found: "Report", options: argparse.Namespace) -> int:
+    from telemill.audit import report as reports  # noqa: PLC0415
+
     if options.json:
         sys.stdout.write(json.dumps(reports.as_json(found), indent=2) + "\n")
     else:
@@ -117,7 +137,9 @@ def _say(found: Report, options: argparse.Namespace) -> int:
     return FAILED if not found.ok or unaccounted else 0
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: argparse.Namespace) -> "Plan":
+    from telemill.audit.run import Plan  # noqa: PLC0415
+
     start, end = _instant(options.start, "--from"), _instant(options.end, "--to")
     if start is not None and end is not None and start >= end:
         raise ConfigurationError(f"--to: {options.end} is not after --from {options.start}")

@@ -43,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--upstream", required=True, type=_url, help="the emulator's URL")
     parser.add_argument("--kinesis-upstream", type=_url, help="where Kinesis is, if elsewhere")
-    parser.add_argument("--port", type=int, default=0, help="loopback port; 0: a free one")
+    parser.add_argument(
+        "--host", default=HOST, help=f"address to listen on ({HOST}); 0.0.0.0 in a container"
+    )
+    parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument("--seed", type=int, default=0, help="decides which calls fail (0)")
     parser.add_argument("--log", required=True, type=Path, help="file of injected faults (NDJSON)")
     return parser
@@ -67,7 +70,7 @@ async def _serve(options: argparse.Namespace) -> None:
     runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_SECONDS)
     try:
         await runner.setup()
-        port = await _listen(runner, options.port)
+        port = await _listen(runner, options.host, options.port)
         journal.event("started", seed=options.seed, upstream=options.upstream, **elsewhere)
         line = msgspec.json.encode({"event": "listening", "port": port}).decode()
         sys.stdout.write(f"{line}\n")
@@ -87,12 +90,12 @@ def _journal(path: Path) -> Journal:
         raise ConfigurationError(f"--log: cannot write {path}: {error.strerror}") from error
 
 
-async def _listen(runner: web.ServerRunner, port: int) -> int:
-    site = web.TCPSite(runner, HOST, port)
+async def _listen(runner: web.ServerRunner, host: str, port: int) -> int:
+    site = web.TCPSite(runner, host, port)
     try:
         await site.start()
     except (OSError, OverflowError) as error:
-        raise ConfigurationError(f"--port: cannot listen on {port}: {error}") from error
+        raise ConfigurationError(f"--port: cannot listen on {host}:{port}: {error}") from error
     address: tuple[str, int] = runner.addresses[0]
     return address[1]
 
