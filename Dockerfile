@@ -65,7 +65,7 @@ ENV BIND_HOST=0.0.0.0 GATEWAY_PORT=4566 IOT_MTLS_ENABLED=0 SFTP_ENABLED=0 LOG_LE
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 4566
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=5 \
+HEALTHCHECK --interval=5s --timeout=10s --start-period=30s --retries=10 \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:4566/_ministack/health', timeout=3)"]
 ENTRYPOINT ["/app/.venv/bin/ministack"]
 
@@ -84,6 +84,6 @@ ENV HEALTH_PORT=${HEALTH_PORT}
 USER 10001:10001
 EXPOSE ${HEALTH_PORT}
 # Alive, not ready: who is not ready keeps trying, and says why at /readyz.
-HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=20s --start-period=60s --retries=6 \
   CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/healthz' % os.environ['HEALTH_PORT'], timeout=3)"]
 ENTRYPOINT ["/app/.venv/bin/service"]
