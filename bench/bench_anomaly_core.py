@@ -2,7 +2,7 @@
 
 A thousand devices of the published generator in the slots of one of four shards, as the transform
 core writes them: chunks of at most 1 MiB of records. Timed is `AnomalyStep.step`: decode,
-watermarks, score, alerts, encode; and `detector.score` alone, on the same readings. CPU time of
+watermarks, score, alerts, encode; and the detector alone, on the same readings. CPU time of
 the process, best of several runs, each after a first pass which warms the detectors up.
 """
 
@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-from anomaly import detector, episodes
+from anomaly import episodes
 from anomaly.core import AnomalyStep
+from anomaly.detection import ensemble, monitor
+from anomaly.detection.interface import Batch
 from bench import fleet
 from bench.measurement import Measurement
 from telemill import contract, slots
@@ -38,7 +40,9 @@ INTERVAL_SECONDS = 10.0
 CHUNK_BYTES = 1024 * 1024
 READING_COUNT = 400_000
 RUNS = 5
-TUNING = detector.Tuning()
+DETECTOR = ensemble.default(
+    len(FMS.measures), monitor.Tuning(interval_seconds=FMS.interval_seconds)
+)
 
 
 class Case(NamedTuple):
@@ -104,7 +108,8 @@ def _run(chunks: list[Chunk]) -> tuple[int, float]:
         app_id="anomaly",
         slot_count=slots.DEFAULT_SLOT_COUNT,
         raw_retention_hours=168.0,
-        tuning=TUNING,
+        detector=DETECTOR,
+        threshold=ensemble.THRESHOLD,
         hysteresis=episodes.Hysteresis(),
     )
     state = step.restore([], READINGS)
@@ -126,9 +131,12 @@ def _matrix(devices: int, rows: int) -> tuple[Any, Any]:
 
 
 def _score(values: Any, devices: Any) -> tuple[int, float]:
-    profiles = detector.empty(int(devices.max()) + 1, values.shape[1])
-    half = len(values) // 2
-    detector.score(values[:half], devices[:half], profiles, TUNING)
+    count = int(devices.max()) + 1
+    event_us = np.arange(len(values)) // count * int(INTERVAL_SECONDS * 1e6)
+    batch = Batch(values, devices, event_us)
+    half = np.arange(len(values) // 2)
+    _, state = DETECTOR.score(batch.at(half), DETECTOR.begin(count, values.shape[1]))
+    rest = batch.at(np.arange(len(half), len(values)))
     started = time.process_time()
-    detector.score(values[half:], devices[half:], profiles, TUNING)
-    return len(values) - half, time.process_time() - started
+    DETECTOR.score(rest, state)
+    return len(rest.values), time.process_time() - started

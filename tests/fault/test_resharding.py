@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomaly import detector
+from anomaly import settings as anomaly_settings
+from anomaly.detection.interface import Batch
 from fault import resharding, shards
 from fault.resharding import (
     ANOMALY,
@@ -117,13 +118,17 @@ def assert_scored_by_one_detector(remains: Remains) -> None:
     measures = [field.column for field in contract.load(resharding.CONTRACT).measures]
     values = np.array([[row.columns[c] for c in measures] for row in remains.readings], np.float64)
     devices = np.array([row.columns["device_id"] for row in remains.readings])
-    profiles = detector.empty(DEVICES + 1, len(measures))
-    tuning = detector.Tuning(warm_up_rows=WARM_UP_ROWS)
-    expected, _ = detector.score(values, devices, profiles, tuning)
+    event_us = np.array(
+        [round(row.columns["event_time"].timestamp() * 1e6) for row in remains.readings]
+    )
+    chosen = anomaly_settings.AnomalySettings(warm_up_rows=WARM_UP_ROWS)
+    detector = chosen.detector(contract.load(resharding.CONTRACT))
+    begun = detector.begin(DEVICES + 1, len(measures))
+    expected = detector.score(Batch(values, devices, event_us), begun)[0].score
     found = {row.lineage: row.columns["score"] for row in remains.scores}
     scores = np.array([found[row.lineage] for row in remains.readings], np.float64)
     assert np.isnan(scores).sum() == WARM_UP_ROWS * DEVICES
-    np.testing.assert_allclose(np.nan_to_num(scores), expected, rtol=1e-9)
+    np.testing.assert_allclose(scores, expected, rtol=1e-9)
 
 
 def _pushed_times(traffic: Traffic) -> dict[int, list[datetime]]:

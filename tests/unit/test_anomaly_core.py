@@ -1,22 +1,30 @@
 """The anomaly core: deterministic, restorable anywhere, deaf to replays."""
 
 import dataclasses
+import functools
 import math
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from anomaly import core, detector, episodes
+from anomaly import core, episodes
 from anomaly import state as anomaly_state
+from anomaly.detection import ensemble, monitor, novelty
 from telemill import contract, errors, slots
-from telemill.codec import wire
+from telemill.codec import compression, wire
 from telemill.kinesis.records import Chunk, Record, Shard
 
 CONTRACT = contract.load("contracts/fms.yaml")
 SHARD = Shard("readings", 1, "shardId-000000000000")
 FIRST_US = 1_760_000_000_000_000
 SLOT_COUNT = 64
+DETECTOR = ensemble.default(
+    len(CONTRACT.measures),
+    monitor.Tuning(warm_up_rows=10, prior_warm_up_rows=10),
+    novelty.Tuning(warm_up_rows=10),
+)
 
 
 def make_step() -> core.AnomalyStep:
@@ -26,7 +34,8 @@ def make_step() -> core.AnomalyStep:
         app_id="anomaly",
         slot_count=SLOT_COUNT,
         raw_retention_hours=168,
-        tuning=detector.Tuning(warm_up_rows=10),
+        detector=DETECTOR,
+        threshold=ensemble.THRESHOLD,
         hysteresis=episodes.Hysteresis(),
     )
 
@@ -180,12 +189,48 @@ def test_a_field_more_keeps_what_was_learned() -> None:
     step.step(Chunk(SHARD, records()), state)
     snapshot = step.snapshot(state)
     own = slots.slots_in(SHARD.first_hash_key, SHARD.last_hash_key, SLOT_COUNT)
-    wider = anomaly_state.restore([snapshot], len(CONTRACT.measures) + 1, own)
+    more, fewer = (
+        functools.partial(DETECTOR.begin, fields=len(CONTRACT.measures) + change)
+        for change in (1, -1)
+    )
+    wider = anomaly_state.restore([snapshot], more, own).detector
     devices = len(state.keys)
-    assert np.array_equal(wider.profiles.mean[:devices, :-1], state.profiles.mean[:devices])
-    assert not wider.profiles.mean[:, -1].any()
+    level = state.detector["monitor.level"][:devices]
+    assert np.array_equal(wider["monitor.level"][:devices, :-1], level)
+    covariance = state.detector["monitor.covariance"][:devices]
+    assert np.array_equal(wider["monitor.covariance"][:devices, :-1, :-1], covariance)
+    assert not wider["monitor.level"][:, -1].any()
+    assert not wider["monitor.covariance"][:, -1].any()
     with pytest.raises(errors.DecodeError, match="another contract"):
-        anomaly_state.restore([snapshot], len(CONTRACT.measures) - 1, own)
+        anomaly_state.restore([snapshot], fewer, own)
+
+
+def test_a_state_of_the_first_version_keeps_devices_episodes_and_watermarks() -> None:
+    """Detectors of the first version are of another kind and begin anew; nothing else is lost."""
+    step = make_step()
+    state = step.restore([], SHARD)
+    step.step(Chunk(SHARD, records()), state)
+    made = msgspec.msgpack.decode(compression.decompress(step.snapshot(state)))
+    made[0] = 1
+    made[3] = {
+        name: array[1] for name, array in made[3].items() if not name.startswith("detector.")
+    } | {"mean": bytes(8 * len(state.keys) * len(CONTRACT.measures))}
+    old = compression.zstd_compress(msgspec.msgpack.encode(made))
+    migrated = step.restore([old], SHARD)
+    assert migrated.keys == state.keys
+    assert migrated.watermarks.marks == state.watermarks.marks
+    assert np.array_equal(migrated.episodes.opened_us, state.episodes.opened_us)
+    assert not any(array.any() for array in migrated.detector.values())
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_a_state_of_an_unknown_version_is_refused(version: int) -> None:
+    """What a newer service saved is not read by guess."""
+    step = make_step()
+    made = msgspec.msgpack.decode(compression.decompress(step.snapshot(step.restore([], SHARD))))
+    made[0] = version
+    with pytest.raises(errors.DecodeError, match=f"version {version} is not known"):
+        step.restore([compression.zstd_compress(msgspec.msgpack.encode(made))], SHARD)
 
 
 def test_stops_at_a_batch_of_a_newer_contract() -> None:

@@ -14,7 +14,7 @@ def run(pattern: str, interval_seconds: int = 10) -> list[tuple[int, str]]:
         change = episodes.advance(state, 0, mark == "x", event_us, HYSTERESIS)
         if change:
             seen = episodes.Observation(event_us, 1.0, {"a": 1.0}, ("s", str(row), 0))
-            episodes.announce(state, 0, "7", change, seen)
+            episodes.announce(state, 0, "7", change, seen, "ensemble/1")
             changes.append((row, change))
     return changes
 
@@ -44,7 +44,7 @@ def test_open_and_close_share_an_id_that_a_replay_repeats() -> None:
             change = episodes.advance(state, 0, mark == "x", row + 1, HYSTERESIS)
             if change:
                 seen = episodes.Observation(row + 1, 0.99999, {"a": 0.2, "b": 0.8}, ("s", "9", row))
-                made.append(episodes.announce(state, 0, "7", change, seen))
+                made.append(episodes.announce(state, 0, "7", change, seen, "ensemble/1"))
         return made
 
     opened, closed = alerts()

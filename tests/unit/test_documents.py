@@ -8,14 +8,16 @@ import msgspec
 import numpy as np
 import pytest
 
-from anomaly import detector, episodes, settings
+from anomaly import episodes, settings
+from anomaly.detection.interface import Batch
 from telemill import contract, errors, settings_help
 from transform import reasons
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("ingest", "transform", "sink", "anomaly")
 OPERATION = re.compile(r'map_exceptions\(\s*"([a-z0-9]+:[A-Za-z]+)"')
-COLUMNS = [each.column for each in contract.load(ROOT / "contracts" / "fms.yaml").measures]
+FMS = contract.load(ROOT / "contracts" / "fms.yaml")
+COLUMNS = [each.column for each in FMS.measures]
 FIRST_US = 1_751_876_489_000_000
 
 
@@ -47,17 +49,15 @@ def documented_operations() -> dict[str, set[str]]:
 
 def alerts_of_a_fault() -> list[episodes.Alert]:
     """Device 17 runs normally, sensor3 rises for 20 readings, then all is well again."""
-    rows = np.arange(260)[:, None]
+    rows = np.arange(460)[:, None]
     phases = np.arange(len(COLUMNS))[None, :]
     values = 50.0 + 2.0 * np.sin(1.7 * rows + phases * (1.0 + 0.3 * rows))
-    values[200:220, COLUMNS.index("sensor3")] += 4.0
+    values[300:330, COLUMNS.index("sensor3")] += 8.0
     state = episodes.empty(1)
-    scores, shares = detector.score(
-        values,
-        np.zeros(len(values), np.int64),
-        detector.empty(1, len(COLUMNS)),
-        settings.AnomalySettings().tuning,
-    )
+    detector = settings.AnomalySettings().detector(FMS)
+    event_us = FIRST_US + np.arange(len(values)) * 10_000_000
+    batch = Batch(values, np.zeros(len(values), np.int64), event_us)
+    scores, shares, _ = detector.score(batch, detector.begin(1, len(COLUMNS)))[0]
     made = []
     for row, (score, share) in enumerate(zip(scores, shares, strict=True)):
         event_us = FIRST_US + row * 10_000_000
@@ -70,7 +70,7 @@ def alerts_of_a_fault() -> list[episodes.Alert]:
         fields = dict(zip(COLUMNS, share.tolist(), strict=True))
         lineage = ("shardId-000000000001", str(49664 * 10**51 + row), 3)
         seen = episodes.Observation(event_us, float(score), fields, lineage)
-        made.append(episodes.announce(state, 0, "17", change, seen))
+        made.append(episodes.announce(state, 0, "17", change, seen, detector.identity))
     return made
 
 

@@ -49,12 +49,14 @@ async def run(chosen: AnomalySettings, stop: asyncio.Event) -> None:
 
 
 def _step(chosen: AnomalySettings) -> AnomalyStep:
+    readings = contract.load(chosen.contract)
     return AnomalyStep(
-        contract.load(chosen.contract),
+        readings,
         app_id=chosen.app_id,
         slot_count=chosen.slot_count,
         raw_retention_hours=chosen.raw_retention_hours,
-        tuning=chosen.tuning,
+        detector=chosen.detector(readings),
+        threshold=chosen.threshold,
         hysteresis=chosen.hysteresis,
     )
 

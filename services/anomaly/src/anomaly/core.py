@@ -1,7 +1,8 @@
 """Score readings: batches of the readings stream in, batches of scores and alerts out. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anomaly import detector, episodes
+from anomaly import episodes
+from anomaly.detection.interface import Batch, Detector, Floats, Ints, Scores
 from anomaly.state import State, restore, snapshot
 from telemill import errors, slots
 from telemill.codec import wire
@@ -40,7 +42,8 @@ class AnomalyStep:
         app_id: str,
         slot_count: int,
         raw_retention_hours: float,
-        tuning: detector.Tuning,
+        detector: Detector,
+        threshold: float,
         hysteresis: episodes.Hysteresis,
     ) -> None:
         """Fix what does not change.
@@ -50,21 +53,25 @@ class AnomalyStep:
             app_id: The producer named in the headers of the scores.
             slot_count: Slots of the readings stream.
             raw_retention_hours: How long a replay can reach back.
-            tuning: Of the detector.
+            detector: Scores the readings.
+            threshold: Score from which a reading is an anomaly.
             hysteresis: Of the alerts.
         """
         self._contract = contract
         self._app_id = app_id
         self._slot_count = slot_count
         self._raw_retention_hours = raw_retention_hours
-        self._tuning = tuning
-        self._hysteresis = hysteresis
+        self._detector = detector
+        self._threshold = threshold
         self._columns = [field.column for field in contract.measures]
+        # Novelty alone is said once, in one reading: waiting for a run would never alert.
+        alone = len(self._columns) == 1
+        self._hysteresis = replace(hysteresis, open_after_rows=1) if alone else hysteresis
 
     def restore(self, states: Sequence[bytes], shard: Shard) -> State:
         """Go on from a snapshot, or begin a child with its parents' slots."""
         own = slots.slots_in(shard.first_hash_key, shard.last_hash_key, self._slot_count)
-        return restore(states, len(self._columns), own)
+        return restore(states, partial(self._detector.begin, fields=len(self._columns)), own)
 
     def snapshot(self, state: State) -> bytes:
         """Everything that decides what comes next."""
@@ -107,18 +114,19 @@ class AnomalyStep:
     def _score(self, taken: list[Taken], state: State, result: StepResult) -> None:
         table = pa.Table.from_batches([each.batch for each in taken]).combine_chunks()
         devices = self._device_rows(table, taken, state)
-        scores, shares = detector.score(
-            _matrix(table, self._columns), devices, state.profiles, self._tuning
-        )
-        anomalous = scores >= self._tuning.threshold
+        event_us = table.column("event_time").cast(pa.int64()).to_numpy()
+        readings = Batch(_matrix(table, self._columns), devices, event_us)
+        scores, state.detector = self._detector.score(readings, state.detector)
+        # NaN, of a device in warm-up, is no anomaly.
+        anomalous = scores.score >= self._threshold
         result.counts["anomaly",] += int(anomalous.sum())
-        self._alert(table, taken, (scores, shares, anomalous), devices, state, result)
-        batch = self._score_batch(table, scores, shares, anomalous)
+        self._alert(table, taken, scores, anomalous, devices, state, result)
+        batch = self._score_batch(table, scores, anomalous)
         result.outputs = self._outputs(batch, taken)
         bounds = pc.min_max(table.column("event_time").cast(pa.int64())).as_py()
         result.oldest_event_us, result.newest_event_us = bounds["min"], bounds["max"]
 
-    def _device_rows(self, table: pa.Table, taken: list[Taken], state: State) -> detector.Ints:
+    def _device_rows(self, table: pa.Table, taken: list[Taken], state: State) -> Ints:
         column = table.column(self._contract.device.column).combine_chunks()
         encoded = column.dictionary_encode()
         slot_of_row = np.repeat(
@@ -130,19 +138,19 @@ class AnomalyStep:
             state.row_of(str(device), int(slot_of_row[first]))
             for device, first in zip(encoded.dictionary.to_pylist(), first_rows, strict=True)
         ]
-        mapped: detector.Ints = np.asarray(rows, np.int64)[codes]
+        mapped: Ints = np.asarray(rows, np.int64)[codes]
         return mapped
 
     def _alert(
         self,
         table: pa.Table,
         taken: list[Taken],
-        scored: tuple[detector.Floats, detector.Floats, Any],
-        devices: detector.Ints,
+        scored: Scores,
+        anomalous: Any,
+        devices: Ints,
         state: State,
         result: StepResult,
     ) -> None:
-        scores, shares, anomalous = scored
         concerned = episodes.concerns(anomalous, devices, state.episodes)
         if not len(concerned):
             return
@@ -160,24 +168,26 @@ class AnomalyStep:
                 table.column("sequence_number")[row].as_py(),
                 table.column("sub_sequence_number")[row].as_py(),
             )
-            fields = dict(zip(self._columns, shares[row].tolist(), strict=True))
-            seen = episodes.Observation(int(event_us[row]), float(scores[row]), fields, lineage)
-            alert = episodes.announce(state.episodes, device, state.keys[device], change, seen)
+            fields = dict(zip(self._columns, scored.contributions[row].tolist(), strict=True))
+            seen = episodes.Observation(
+                int(event_us[row]), float(scored.score[row]), fields, lineage
+            )
+            alert = episodes.announce(
+                state.episodes, device, state.keys[device], change, seen, self._detector.identity
+            )
             result.alerts.append(alert)
             result.counts["alert", alert.severity] += change == "open"
 
-    def _score_batch(
-        self, table: pa.Table, scores: detector.Floats, shares: detector.Floats, anomalous: Any
-    ) -> pa.RecordBatch:
-        warm = scores > 0.0
+    def _score_batch(self, table: pa.Table, scores: Scores, anomalous: Any) -> pa.RecordBatch:
+        warm = ~np.isnan(scores.score)
         made = {
-            "score": pa.array(scores, mask=~warm),
+            "score": pa.array(scores.score, mask=~warm),
             "is_anomaly": pa.array(anomalous),
-            "detector": pa.repeat(detector.DETECTOR_ID, table.num_rows),
+            "detector": pa.repeat(self._detector.identity, table.num_rows),
         }
         for index, column in enumerate(self._columns):
             made[f"contribution_{column}"] = pa.array(
-                np.ascontiguousarray(shares[:, index], np.float32), mask=~warm
+                np.ascontiguousarray(scores.contributions[:, index], np.float32), mask=~warm
             )
         schema = self._contract.score_stream_schema
         arrays = [
@@ -212,9 +222,9 @@ class AnomalyStep:
         return Output(header.slot, wire.encode(made, batch), str(header.slot), batch.num_rows)
 
 
-def _matrix(table: pa.Table, columns: Sequence[str]) -> detector.Floats:
+def _matrix(table: pa.Table, columns: Sequence[str]) -> Floats:
     """Values as n by fields; null becomes NaN."""
-    matrix: detector.Floats = np.column_stack(
+    matrix: Floats = np.column_stack(
         [table.column(column).to_numpy().astype(np.float64, copy=False) for column in columns]
     )
     return matrix

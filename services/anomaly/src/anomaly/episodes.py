@@ -9,8 +9,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from anomaly import detector
-
 ALERT_NAMESPACE = uuid.UUID("6f1c3c0e-53a5-5f0e-9d1b-6b0b6d2c0a11")
 US_PER_SECOND = 1_000_000
 CRITICAL_SCORE = 0.999999
@@ -164,12 +162,17 @@ class Observation(NamedTuple):
 
 
 def announce(
-    episodes: Episodes, device: int, device_id: str, state: str, observation: Observation
+    episodes: Episodes,
+    device: int,
+    device_id: str,
+    state: str,
+    observation: Observation,
+    detector: str,
 ) -> Alert:
     """The alert of a change that `advance` reported; ends the bookkeeping of a closed episode."""
     since_us = int(episodes.opened_us[device])
     if state == "open":
-        alert_id = _alert_id(device_id, observation.lineage)
+        alert_id = _alert_id(detector, device_id, observation.lineage)
         episodes.alert_id[device] = np.void(alert_id.bytes)
     else:
         alert_id = uuid.UUID(bytes=episodes.alert_id[device].tobytes())
@@ -184,15 +187,13 @@ def announce(
         event_time=_iso(observation.event_us),
         score=observation.score,
         fields=dict(sorted(observation.fields.items(), key=lambda item: -item[1])),
-        detector=detector.DETECTOR_ID,
+        detector=detector,
         lineage=observation.lineage,
     )
 
 
-def _alert_id(device_id: str, lineage: tuple[str, str, int]) -> uuid.UUID:
-    return uuid.uuid5(
-        ALERT_NAMESPACE, "/".join((detector.DETECTOR_ID, device_id, *map(str, lineage)))
-    )
+def _alert_id(detector: str, device_id: str, lineage: tuple[str, str, int]) -> uuid.UUID:
+    return uuid.uuid5(ALERT_NAMESPACE, "/".join((detector, device_id, *map(str, lineage))))
 
 
 def _iso(epoch_us: int) -> str:

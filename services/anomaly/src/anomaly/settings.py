@@ -4,11 +4,13 @@ from typing import Self
 
 from pydantic import model_validator
 
-from anomaly import detector, episodes
-from telemill import names, settings
+from anomaly import episodes
+from anomaly.detection import ensemble, monitor, novelty
+from telemill import contract, names, settings
 from telemill.stages import service
 
-_TUNING = detector.Tuning()
+_TUNING = monitor.Tuning()
+_NOVELTY = novelty.Tuning()
 _HYSTERESIS = episodes.Hysteresis()
 
 
@@ -28,7 +30,7 @@ class AnomalySettings(service.StageSettings):
         names.ALERT_TOPIC, unit="SNS topic", description="Name or ARN of where alerts go."
     )
     threshold: float = settings.setting(
-        _TUNING.threshold,
+        ensemble.THRESHOLD,
         unit="score",
         description="From here a reading is an anomaly.",
         gt=0,
@@ -38,7 +40,7 @@ class AnomalySettings(service.StageSettings):
         _TUNING.smoothing, unit="weight", description="Of the newest reading.", gt=0, le=1
     )
     memory_rows: int = settings.setting(
-        _TUNING.memory_rows, unit="readings", description="Length of the reference.", ge=10
+        _TUNING.spread_rows, unit="readings", description="Length of the reference.", ge=10
     )
     warm_up_rows: int = settings.setting(
         _TUNING.warm_up_rows, unit="readings", description="Per device before scores.", ge=3
@@ -68,16 +70,19 @@ class AnomalySettings(service.StageSettings):
             raise ValueError("warm_up_rows must not be larger than memory_rows")
         return self
 
-    @property
-    def tuning(self) -> detector.Tuning:
-        """The detector's constants."""
-        return detector.Tuning(
+    def detector(self, readings: contract.Contract) -> ensemble.Ensemble:
+        """The detector for a contract's readings."""
+        monitoring = monitor.Tuning(
             smoothing=self.smoothing,
-            memory_rows=self.memory_rows,
+            level_rows=self.memory_rows // 2,
+            spread_rows=self.memory_rows,
             warm_up_rows=self.warm_up_rows,
-            threshold=self.threshold,
+            prior_warm_up_rows=min(_TUNING.prior_warm_up_rows, self.warm_up_rows),
             relearn_after_rows=self.relearn_after_rows,
+            interval_seconds=readings.interval_seconds,
         )
+        novel = novelty.Tuning(warm_up_rows=min(_NOVELTY.warm_up_rows, self.warm_up_rows))
+        return ensemble.default(len(readings.measures), monitoring, novel)
 
     @property
     def hysteresis(self) -> episodes.Hysteresis:

@@ -1,27 +1,38 @@
-"""What the service remembers per input shard: profiles, episodes and watermarks. Pure."""
+"""What the service remembers per input shard: detector, episodes and watermarks. Pure."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from anomaly import detector, episodes
+from anomaly import episodes
+from anomaly.detection import interface
 from telemill import errors
 from telemill.codec import compression
 from telemill.stages import watermarks
 from telemill.stages.watermarks import Watermarks
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
+"""Version 1 held the profiles of `ewma-t2/1` and arrays without their shapes."""
+MIGRATED_VERSION = 1
 FIRST_CAPACITY = 64
+
+Begin = Callable[[int], interface.State]
+"""Makes the detector's empty state for a number of devices."""
+
+
+class _Array(msgspec.Struct, array_like=True):
+    shape: tuple[int, ...]
+    data: bytes
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
     version: int
     keys: list[str]
     slots: list[int]
-    arrays: dict[str, bytes]
+    arrays: dict[str, bytes | _Array]
     watermarks: bytes
 
 
@@ -30,14 +41,14 @@ class State:
     """All devices of one shard; a device is one row of every array.
 
     Attributes:
-        profiles: What is normal.
+        detector: What is normal.
         episodes: What is going on.
         watermarks: What is taken.
         keys: Canonical device key of each row.
         slots: Slot of each row.
     """
 
-    profiles: detector.Profiles
+    detector: interface.State
     episodes: episodes.Episodes
     watermarks: Watermarks = field(default_factory=Watermarks)
     keys: list[str] = field(default_factory=list)
@@ -51,41 +62,41 @@ class State:
             row = self.rows[device_key] = len(self.keys)
             self.keys.append(device_key)
             self.slots.append(slot)
-            if row >= len(self.profiles.rows):
+            if row >= len(self.episodes.streak):
                 self._grow()
         return row
 
     def _grow(self) -> None:
-        for part in (self.profiles, self.episodes):
-            for each in fields(part):
-                array = getattr(part, each.name)
-                setattr(part, each.name, np.concatenate([array, np.zeros_like(array)]))
+        for each in fields(self.episodes):
+            setattr(self.episodes, each.name, _doubled(getattr(self.episodes, each.name)))
+        self.detector = {name: _doubled(array) for name, array in self.detector.items()}
 
 
-def empty(field_count: int) -> State:
+def empty(begin: Begin) -> State:
     """No device yet."""
-    return State(detector.empty(FIRST_CAPACITY, field_count), episodes.empty(FIRST_CAPACITY))
+    return State(begin(FIRST_CAPACITY), episodes.empty(FIRST_CAPACITY))
 
 
 def snapshot(state: State) -> bytes:
     """As bytes; equal states give equal bytes."""
     count = len(state.keys)
-    arrays = {
-        each.name: np.ascontiguousarray(getattr(part, each.name)[:count]).tobytes()
-        for part in (state.profiles, state.episodes)
-        for each in fields(part)
+    arrays: dict[str, bytes | _Array] = {
+        name: _Array(array.shape[1:], np.ascontiguousarray(array[:count]).tobytes())
+        for name, array in _arrays(state).items()
     }
     made = _Snapshot(SNAPSHOT_VERSION, state.keys, state.slots, arrays, state.watermarks.snapshot())
     return compression.zstd_compress(msgspec.msgpack.encode(made))
 
 
-def restore(snapshots: Sequence[bytes], field_count: int, own_slots: Collection[int]) -> State:
+def restore(snapshots: Sequence[bytes], begin: Begin, own_slots: Collection[int]) -> State:
     """The union of snapshots, for the devices whose slot is ours.
+
+    A snapshot of version 1 gives its devices, episodes and watermarks; its detectors warm up again.
 
     Raises:
         DecodeError: A snapshot is damaged, or of another version or contract.
     """
-    state = empty(field_count)
+    state = empty(begin)
     decoded = [_decode(each) for each in snapshots]
     for each in decoded:
         _add(state, each, own_slots)
@@ -95,12 +106,22 @@ def restore(snapshots: Sequence[bytes], field_count: int, own_slots: Collection[
     return state
 
 
+def _doubled(array: Any) -> Any:
+    return np.concatenate([array, np.zeros_like(array)])
+
+
+def _arrays(state: State) -> dict[str, Any]:
+    """Every array of the state by name."""
+    made = {f"detector.{name}": array for name, array in state.detector.items()}
+    return made | {each.name: getattr(state.episodes, each.name) for each in fields(state.episodes)}
+
+
 def _decode(data: bytes) -> _Snapshot:
     try:
         decoded = msgspec.msgpack.decode(compression.decompress(data), type=_Snapshot)
     except msgspec.MsgspecError as error:
         raise errors.DecodeError(f"anomaly state: {error}") from error
-    if decoded.version != SNAPSHOT_VERSION:
+    if decoded.version not in (MIGRATED_VERSION, SNAPSHOT_VERSION):
         raise errors.DecodeError(f"anomaly state: version {decoded.version} is not known")
     return decoded
 
@@ -108,25 +129,27 @@ def _decode(data: bytes) -> _Snapshot:
 def _add(state: State, decoded: _Snapshot, own_slots: Collection[int]) -> None:
     ours = [row for row, slot in enumerate(decoded.slots) if slot in own_slots]
     rows = [state.row_of(decoded.keys[row], decoded.slots[row]) for row in ours]
-    for part in (state.profiles, state.episodes):
-        for each in fields(part):
-            target = getattr(part, each.name)
-            target[rows] = _array(decoded, each.name, target)[ours]
+    for name, target in _arrays(state).items():
+        # A detector that the ensemble has gained since starts empty.
+        if name in decoded.arrays or not name.startswith("detector."):
+            stored = _array(decoded, name, target)
+            part = (rows, *(slice(0, size) for size in stored.shape[1:]))
+            target[part] = stored[ours]
 
 
 def _array(decoded: _Snapshot, name: str, like: Any) -> Any:
-    """A stored array; fields that the contract has gained since are empty."""
+    """A stored array; it may lack the fields that the contract has gained since."""
     devices = len(decoded.keys)
-    if not devices:
-        return np.empty((0, *like.shape[1:]), like.dtype)
     try:
-        flat = np.frombuffer(decoded.arrays[name], like.dtype)
-        stored = flat.reshape((devices, -1)) if like.ndim > 1 else flat
+        found = decoded.arrays[name]
+        if isinstance(found, bytes):
+            found = _Array((), found)
+        stored = np.frombuffer(found.data, like.dtype).reshape((devices, *found.shape))
     except (KeyError, ValueError) as error:
         raise errors.DecodeError(f"anomaly state: {name}: {error}") from error
-    if len(stored) != devices or stored.shape[1:] > like.shape[1:]:
+    fits = stored.ndim == like.ndim and all(
+        have <= want for have, want in zip(stored.shape[1:], like.shape[1:], strict=True)
+    )
+    if not fits:
         raise errors.DecodeError(f"anomaly state: {name}: of another contract")
-    if stored.shape[1:] == like.shape[1:]:
-        return stored
-    gained = like.shape[1] - stored.shape[1]
-    return np.pad(stored, ((0, 0), (0, gained)))
+    return stored

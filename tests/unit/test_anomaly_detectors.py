@@ -1,0 +1,154 @@
+"""What each detector finds, names and learns."""
+
+import numpy as np
+import pytest
+
+from anomaly.detection import ensemble, monitor, novelty
+from anomaly.detection.interface import Batch, Detector, Scores
+
+FIELDS = 6
+INTERVAL_US = 10_000_000
+THRESHOLD = ensemble.THRESHOLD
+
+
+def normal(rows: int, fields: int = FIELDS, seed: int = 5) -> np.ndarray:
+    """Correlated readings of a machine that runs well."""
+    random = np.random.default_rng(seed)
+    common = random.normal(0.0, 1.0, (rows, 1))
+    return 50.0 + 2.0 * random.normal(0.0, 1.0, (rows, fields)) + common
+
+
+def score(detector: Detector, values: np.ndarray, event_us: np.ndarray | None = None) -> Scores:
+    """Scores of one device from its first reading on."""
+    times = np.arange(len(values)) * INTERVAL_US if event_us is None else event_us
+    batch = Batch(values, np.zeros(len(values), np.int64), times)
+    return detector.score(batch, detector.begin(1, values.shape[1]))[0]
+
+
+@pytest.mark.parametrize("channel", range(FIELDS))
+@pytest.mark.parametrize("shift", [-8.0, 8.0])
+def test_a_fault_of_one_channel_is_found_and_named(channel: int, shift: float) -> None:
+    """A lasting shift of one field is an anomaly whose largest contribution is that field."""
+    values = normal(700)
+    values[500:600, channel] += shift
+    scores = score(ensemble.default(FIELDS), values)
+    assert scores.score[515:600].min() > THRESHOLD
+    assert (scores.contributions[515:600].argmax(axis=1) == channel).all()
+    assert scores.expected[550, channel] == pytest.approx(50.0, abs=1.0)
+
+
+def test_normal_running_is_seldom_an_anomaly() -> None:
+    """Over several machines fewer than 2 % of normal readings are above the built-in threshold."""
+    flagged = [
+        (score(ensemble.default(FIELDS), normal(3000, seed=seed)).score > THRESHOLD).mean()
+        for seed in range(5)
+    ]
+    assert np.mean(flagged) < 0.02
+
+
+def test_a_broken_correlation_is_found_though_each_field_stays_in_its_range() -> None:
+    """Two fields that always moved together and no longer do are an anomaly."""
+    random = np.random.default_rng(2)
+    load = 5.0 + 4.0 * np.sin(np.arange(900) / 40.0)
+    values = np.column_stack([load, 2.0 * load, 3.0 * load]) + random.normal(0, 0.1, (900, 3))
+    values[700:800, 1] = 2.0 * (10.0 - load[700:800])
+    scores = score(monitor.Monitor(), values)
+    assert scores.score[700:800].max() > THRESHOLD
+    assert (scores.score[300:700] > THRESHOLD).mean() < 0.05
+
+
+def test_a_long_fault_is_not_learned_and_normal_running_after_it_is_normal() -> None:
+    """600 faulty readings are all anomalous, and the machine is well soon after."""
+    values = normal(1500)
+    values[500:1100] += 10.0
+    scores = score(ensemble.default(FIELDS), values).score
+    assert scores[520:1100].min() > THRESHOLD
+    assert (scores[1150:] > THRESHOLD).mean() < 0.02
+
+
+def test_a_regime_that_persists_is_learned() -> None:
+    """A new level is an anomaly until `relearn_after_rows`, and normal some hundreds later."""
+    values = normal(2500)
+    values[500:] += 10.0
+    scores = score(ensemble.default(FIELDS), values).score
+    assert scores[520 : 500 + monitor.Tuning().relearn_after_rows].min() > THRESHOLD
+    assert (scores[1800:] > THRESHOLD).mean() < 0.02
+
+
+def test_one_outlier_is_no_lasting_fault() -> None:
+    """A single wild value moves the monitor for a few readings only."""
+    values = normal(800)
+    values[500, 3] = 5000.0
+    scores = score(monitor.Monitor(), values).score
+    assert (scores[500:] > THRESHOLD).sum() <= 5
+
+
+def test_a_gap_in_time_widens_what_a_wandering_field_may_be() -> None:
+    """After a day off a field that wanders may be elsewhere; after a second it may not."""
+    random = np.random.default_rng(4)
+    values = random.normal(50.0, 1.0, (800, 3))
+    values[:, 0] = 50.0 + np.cumsum(random.normal(0.0, 0.05, 800))
+    values[600:, 0] += 1.0
+    steady = np.arange(800) * INTERVAL_US
+    gap = steady + np.where(np.arange(800) >= 600, 86_400_000_000, 0)
+    at_once = score(monitor.Monitor(), values, steady).score[600:700]
+    after_gap = score(monitor.Monitor(), values, gap).score[600:700]
+    assert (at_once > THRESHOLD).mean() > 2 * (after_gap > THRESHOLD).mean()
+
+
+def test_a_new_device_speaks_early_with_its_fleets_prior() -> None:
+    """Beside warmed-up devices a new one is scored after `prior_warm_up_rows`, and well."""
+    detector = monitor.Monitor()
+    state = detector.begin(5, FIELDS)
+    fleet = np.concatenate([normal(400, seed=seed) for seed in range(4)])
+    who = np.repeat(np.arange(4), 400)
+    times = np.tile(np.arange(400), 4) * INTERVAL_US
+    _, state = detector.score(Batch(fleet, who, times), state)
+    values = normal(150, seed=9)
+    values[100:, 1] += 9.0
+    newborn = Batch(values, np.full(150, 4), np.arange(400, 550) * INTERVAL_US)
+    scores, _ = detector.score(newborn, state)
+    assert np.isnan(scores.score).sum() == monitor.Tuning().prior_warm_up_rows
+    assert (scores.score[30:100] > THRESHOLD).mean() < 0.1
+    assert scores.score[115:].min() > THRESHOLD
+    alone = score(detector, values)
+    assert np.isnan(alone.score).all()
+
+
+def test_novelty_finds_a_value_never_seen_within_the_range() -> None:
+    """A value in the gap between two usual levels is novel, though it is no extreme."""
+    random = np.random.default_rng(3)
+    values = np.where(random.random(2000) < 0.5, 10.0, 90.0) + random.normal(0.0, 1.0, 2000)
+    values[1500] = 50.0
+    scores = score(novelty.Novelty(), values[:, None]).score
+    assert scores[1500] > THRESHOLD
+    assert (np.delete(scores, 1500)[400:] > THRESHOLD).sum() <= 6
+
+
+def test_novelty_is_said_once() -> None:
+    """A new state is a surprise when it begins, not for as long as it lasts."""
+    values = np.random.default_rng(6).normal(10.0, 1.0, 1500)
+    values[1000:1200] += 50.0
+    scores = score(novelty.Novelty(), values[:, None]).score
+    assert scores[1000] > THRESHOLD
+    assert (scores[1001:1200] > THRESHOLD).sum() <= 3
+
+
+def test_novelty_remembers_with_bounded_memory() -> None:
+    """What was seen long ago is not novel, though the net is full many times over."""
+    random = np.random.default_rng(8)
+    values = random.standard_t(3, 30_000)
+    values[0] = 500.0
+    values[29_000] = 500.5
+    scores = score(novelty.Novelty(novelty.Tuning(scales=(1.0,))), values[:, None]).score
+    assert scores[29_000] < THRESHOLD
+
+
+def test_the_ensemble_says_the_most_anomalous_members_score() -> None:
+    """The score is the larger of the members', never an average."""
+    values = normal(600)
+    values[450:500, 2] += 9.0
+    members = [monitor.Monitor(), novelty.Novelty()]
+    both = score(ensemble.Ensemble(members), values).score
+    each = [score(member, values).score for member in (monitor.Monitor(), novelty.Novelty())]
+    assert np.array_equal(both, np.fmax(*each), equal_nan=True)
