@@ -209,9 +209,9 @@ class Monitor:
     def _statistic(self, standard: Floats, turn: _Turn, state: State) -> Floats:
         """T² per field with the shrunk correlation; its smoothed log."""
         tuning = self._tuning
-        spread = np.sqrt(turn.variance)
-        correlation = turn.covariance * (1.0 - tuning.shrinkage)
-        correlation /= spread[:, :, None] * spread[:, None, :]
+        inverse = 1.0 / np.sqrt(turn.variance)
+        correlation = turn.covariance * ((1.0 - tuning.shrinkage) * inverse)[:, :, None]
+        correlation *= inverse[:, None, :]
         fields = np.arange(standard.shape[1])
         correlation[:, fields, fields] = 1.0 + JITTER
         solved = np.linalg.solve(correlation, standard[:, :, None])[:, :, 0]
@@ -241,10 +241,14 @@ class Monitor:
     def _learn_spread(self, abnormal: Flags, learned: Floats, turn: _Turn, state: State) -> None:
         rows = learned + 1 + PRIOR_ROWS * state["prior"][turn.devices]
         weight = np.where(abnormal, 0.0, 1.0 / np.minimum(rows, self._tuning.spread_rows))
-        products = turn.deviation[:, :, None] * turn.deviation[:, None, :]
-        both = turn.present[:, :, None] & turn.present[:, None, :]
-        step = np.where(both, products - turn.covariance, 0.0)
-        state["covariance"][turn.devices] = turn.covariance + weight[:, None, None] * step
+        step = turn.deviation[:, :, None] * turn.deviation[:, None, :]
+        step -= turn.covariance
+        step *= weight[:, None, None]
+        if not turn.present.all():
+            step *= turn.present[:, :, None]
+            step *= turn.present[:, None, :]
+        step += turn.covariance
+        state["covariance"][turn.devices] = step
 
     def _learn_wandering(
         self, abnormal: Flags, learned: Floats, present: Flags, devices: Ints, state: State

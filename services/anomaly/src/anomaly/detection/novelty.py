@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from anomaly.detection.interface import (
     Batch,
-    Flags,
     Floats,
     Ints,
     Scores,
@@ -109,15 +108,17 @@ class Novelty:
         rows, fields = np.nonzero(np.isfinite(batch.values))
         if not len(rows):
             return result
-        devices = batch.devices[rows]
-        level = self._level(batch.values[rows, fields], devices, fields, state)
-        seen = state["seen"][devices, fields]
-        surprise = self._learn(level, devices, fields, seen, state)
-        heard = self._refractory(surprise, devices, fields, state)
+        # One flat index per device and field: far cheaper than a pair.
+        at = batch.devices[rows] * batch.values.shape[1] + fields
+        level = self._level(batch.values[rows, fields], at, state)
+        all_seen = state["seen"].reshape(-1)
+        seen = all_seen[at]
+        surprise = self._learn(level, at, seen, state)
+        heard = self._refractory(surprise, at, state)
         surprises = np.zeros(batch.values.shape)
         warm = seen > self._tuning.warm_up_rows
         surprises[rows, fields] = np.where(warm, heard, 0.0)
-        state["seen"][devices, fields] = seen + 1
+        all_seen[at] = seen + 1
         result.contributions[:] = shares(surprises)
         # The rarest of several fields: the chance that any of them goes as far (Bonferroni).
         best = surprises.max(axis=1) - np.log10(batch.values.shape[1])
@@ -126,118 +127,119 @@ class Novelty:
         result.score[:] = np.where(speaks, tail, np.nan)
         return result
 
-    def _level(self, values: Floats, devices: Ints, fields: Ints, state: State) -> Floats:
+    def _level(self, values: Floats, at: Ints, state: State) -> Floats:
+        """Averages of each series at every scale."""
         keep = 1.0 - self._scales
-        total = state["sum"][devices, fields] * keep + values[:, None]
-        weight = state["weight"][devices, fields] * keep + 1.0
-        state["sum"][devices, fields] = total
-        state["weight"][devices, fields] = weight
+        sums, weights = (state[name].reshape(-1, len(keep)) for name in ("sum", "weight"))
+        total = sums[at] * keep + values[:, None]
+        weight = weights[at] * keep + 1.0
+        sums[at], weights[at] = total, weight
         # Magnitudes beyond single precision are as far as anything can be.
         return np.clip(total / weight, -1e38, 1e38)
 
-    def _learn(
-        self, level: Floats, devices: Ints, fields: Ints, seen: Floats, state: State
-    ) -> Floats:
+    def _learn(self, level: Floats, at: Ints, seen: Floats, state: State) -> Floats:
         """Surprise of each value at its most surprising scale; and remember it."""
         count = len(self._scales)
-        at = (
-            np.repeat(devices, count),
-            np.repeat(fields, count),
-            np.tile(np.arange(count), len(devices)),
-        )
+        series = (at[:, None] * count + np.arange(count)).ravel()
         value = level.ravel().astype(np.float32)
-        place, distance = _nearest(value, at, state)
-        top = state["top"][at]
-        past = np.repeat(seen, count)
-        surprise = self._tail(distance, top, past)
-        _insert(value, place, distance > NET_FRACTION * top[:, 0], at, state)
-        _rank(distance, past > 0, at, top, state)
+        place, distance = _nearest(value, series, state)
+        tops = state["top"].reshape(-1, self._tuning.extremes)
+        threshold = tops[:, 0][series]
+        surprise = np.zeros(len(series))
+        rare = np.flatnonzero(distance > threshold)
+        past = np.repeat(seen, count)[rare]
+        surprise[rare] = self._tail(distance[rare], tops[series[rare]], past)
+        wanted = (distance > NET_FRACTION * threshold) | (np.repeat(seen, count) == 0)
+        chosen = np.flatnonzero(wanted)
+        _insert(value[chosen], place[chosen], series[chosen], state)
+        _rank(distance[rare], series[rare], tops)
         best: Floats = surprise.reshape(-1, count).max(axis=1)
         return best
 
     def _tail(self, distance: Floats, top: Floats, seen: Floats) -> Floats:
+        """Powers of ten by which a distance beyond the k-th largest is rare."""
         tuning = self._tuning
-        threshold = top[:, 0]
-        surprise = np.zeros(len(distance))
-        rare = np.flatnonzero((distance > threshold) & (threshold > 0))
-        if len(rare):
-            floor = threshold[rare]
-            logs = np.log(top[rare, 1:] / floor[:, None]).sum(axis=1)
-            prior = tuning.prior_index * tuning.prior_weight
-            index = (logs + prior) / (tuning.extremes - 1 + tuning.prior_weight)
-            rank = np.log10(np.maximum(seen[rare], 1.0) / tuning.extremes)
-            surprise[rare] = rank + np.log10(distance[rare] / floor) / index
-        return surprise
+        known = top[:, 0] > 0
+        floor = np.where(known, top[:, 0], 1.0)
+        logs = np.log(np.where(known[:, None], top[:, 1:], 1.0) / floor[:, None]).sum(axis=1)
+        prior = tuning.prior_index * tuning.prior_weight
+        index = (logs + prior) / (tuning.extremes - 1 + tuning.prior_weight)
+        rank = np.log10(np.maximum(seen, 1.0) / tuning.extremes)
+        return np.where(known, rank + np.log10(distance / floor) / index, 0.0)
 
-    def _refractory(self, surprise: Floats, devices: Ints, fields: Ints, state: State) -> Floats:
+    def _refractory(self, surprise: Floats, at: Ints, state: State) -> Floats:
         tuning = self._tuning
-        age = state["age"][devices, fields] + 1
-        held = state["held"][devices, fields]
+        ages, bars = state["age"].reshape(-1), state["held"].reshape(-1)
+        age, held = ages[at] + 1, bars[at]
         decay = np.exp(-np.maximum(age - tuning.hold_rows, 0.0) / tuning.decay_rows)
         heard = np.where(surprise > held * decay, surprise, 0.0)
         silences = heard > tuning.bar
-        state["held"][devices, fields] = np.where(silences, heard, held)
-        state["age"][devices, fields] = np.where(silences, 0.0, age)
+        bars[at] = np.where(silences, heard, held)
+        ages[at] = np.where(silences, 0.0, age)
         return heard
 
 
-def _nearest(value: Array, at: tuple[Ints, Ints, Ints], state: State) -> tuple[Ints, Floats]:
+def _nearest(value: Array, series: Ints, state: State) -> tuple[Ints, Floats]:
     """Place of each value in its net, and its distance to the nearest point (0 in an empty net)."""
-    net, stored = state["net"], state["stored"][at]
-    low, high = np.zeros_like(stored), stored.copy()
-    # Binary search of all nets at once; `points` is a power of two.
-    for _ in range(int(np.log2(net.shape[-1])) + 1):
-        middle = (low + high) // 2
-        less = (middle < high) & (net[(*at, np.minimum(middle, net.shape[-1] - 1))] < value)
-        low = np.where(less, middle + 1, low)
-        high = np.where(less, high, middle)
-    above = net[(*at, np.minimum(low, net.shape[-1] - 1))].astype(float)
-    below = net[(*at, np.maximum(low - 1, 0))].astype(float)
+    points = state["net"].shape[-1]
+    net, stored = state["net"].reshape(-1), state["stored"].reshape(-1)[series]
+    base = series * points
+    # Binary search of all nets at once; the unused end of a net is infinite.
+    place = np.zeros(len(series), np.int64)
+    step = points // 2
+    while step:
+        place += step * (net[base + place + (step - 1)] < value)
+        step //= 2
+    place += net[base + place] < value
+    place[stored == 0] = 0
+    above = net[base + np.minimum(place, points - 1)].astype(float)
+    below = net[base + np.maximum(place - 1, 0)].astype(float)
     wide = value.astype(float)
-    distance = np.minimum(
-        np.where(low < stored, above - wide, np.inf), np.where(low > 0, wide - below, np.inf)
-    )
-    return low, np.where(stored > 0, distance, 0.0)
+    to_above = np.where(place < stored, above - wide, np.inf)
+    distance = np.minimum(to_above, np.where(place > 0, wide - below, np.inf))
+    return place, np.where(stored > 0, distance, 0.0)
 
 
-def _insert(
-    value: Array, place: Ints, wanted: Flags, at: tuple[Ints, Ints, Ints], state: State
-) -> None:
-    """Put values in their nets; the first value of a net always."""
-    chosen = np.flatnonzero(wanted | (state["stored"][at] == 0))
-    if not len(chosen):
+def _insert(value: Array, place: Ints, series: Ints, state: State) -> None:
+    """Put values in their nets, in order; a full net gives up a point."""
+    if not len(series):
         return
-    where = tuple(part[chosen] for part in at)
-    net, stored, place = state["net"][where], state["stored"][where], place[chosen]
-    net, place = _thin(net, stored, place)
-    index = np.arange(net.shape[1])
-    shifted = np.take_along_axis(net, np.maximum(index - (index > place[:, None]), 0), axis=1)
-    state["net"][where] = np.where(index == place[:, None], value[chosen, None], shifted)
-    state["stored"][where] = np.minimum(stored + 1, net.shape[1])
+    nets = state["net"].reshape(-1, state["net"].shape[-1])
+    counts = state["stored"].reshape(-1)
+    nets[series[counts[series] == 0]] = np.inf
+    place = _thin(nets, counts, place, series)
+    base = series * nets.shape[1] + place
+    _shift(nets.reshape(-1), base, counts[series] - place, 1)
+    nets.reshape(-1)[base] = value
+    counts[series] += 1
 
 
-def _thin(net: Array, stored: Ints, place: Ints) -> tuple[Array, Ints]:
-    """Full nets without the inner point whose neighbours are nearest to each other."""
-    full = np.flatnonzero(stored == net.shape[1])
+def _thin(nets: Array, counts: Ints, place: Ints, series: Ints) -> Ints:
+    """Full nets lose the inner point whose neighbours are nearest to each other."""
+    points = nets.shape[1]
+    full = np.flatnonzero(counts[series] == points)
     if not len(full):
-        return net, place
-    part = net[full]
+        return place
+    part = nets[series[full]]
     drop = np.argmin(part[:, 2:] - part[:, :-2], axis=1) + 1
-    index = np.arange(net.shape[1])
-    source = np.minimum(index + (index >= drop[:, None]), net.shape[1] - 1)
-    net[full] = np.take_along_axis(part, source, axis=1)
+    base = series[full] * points + drop + 1
+    _shift(nets.reshape(-1), base, points - 1 - drop, -1)
+    counts[series[full]] -= 1
     place = place.copy()
     place[full] -= place[full] > drop
-    return net, place
+    return place
 
 
-def _rank(
-    distance: Floats, known: Flags, at: tuple[Ints, Ints, Ints], top: Floats, state: State
-) -> None:
+def _shift(flat: Array, start: Ints, length: Ints, by: int) -> None:
+    """Move runs of a flat array by one place: all runs in one step."""
+    ends = np.cumsum(length)
+    index = np.arange(ends[-1]) + np.repeat(start - (ends - length), length)
+    flat[index + by] = flat[index]
+
+
+def _rank(distance: Floats, series: Ints, tops: Array) -> None:
     """Keep the largest distances, ascending."""
-    larger = np.flatnonzero(known & (distance > top[:, 0]))
-    if len(larger):
-        kept = top[larger]
-        kept[:, 0] = distance[larger]
-        where = tuple(part[larger] for part in at)
-        state["top"][where] = np.sort(kept, axis=1)
+    if len(series):
+        kept = tops[series]
+        kept[:, 0] = distance
+        tops[series] = np.sort(kept, axis=1)
