@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from anomaly.detection import ensemble, interface, monitor, novelty
+from anomaly.detection import ensemble, interface, monitor, novelty, rules
 from anomaly.detection.interface import Batch, Detector, Scores, State
 
 FIELDS = 4
@@ -16,6 +16,9 @@ QUICK = monitor.Tuning(warm_up_rows=40, prior_warm_up_rows=10)
 DETECTORS: dict[str, Callable[[], Detector]] = {
     "monitor": lambda: monitor.Monitor(QUICK),
     "novelty": lambda: novelty.Novelty(novelty.Tuning(warm_up_rows=30)),
+    "rules": lambda: rules.Rules(
+        rules.Tuning(warm_up_rows=30, hints={2: rules.Hint(1.0), 3: rules.Hint(must_hold=True)})
+    ),
     "ensemble": lambda: ensemble.default(FIELDS, QUICK),
 }
 

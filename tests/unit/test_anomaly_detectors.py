@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anomaly.detection import ensemble, monitor, novelty
+from anomaly.detection import ensemble, monitor, novelty, rules
 from anomaly.detection.interface import Batch, Detector, Scores
 
 FIELDS = 6
@@ -148,7 +148,60 @@ def test_the_ensemble_says_the_most_anomalous_members_score() -> None:
     """The score is the larger of the members', never an average."""
     values = normal(600)
     values[450:500, 2] += 9.0
-    members = [monitor.Monitor(), novelty.Novelty()]
+    members = [monitor.Monitor(), novelty.Novelty()]  # rules are silent here
     both = score(ensemble.Ensemble(members), values).score
     each = [score(member, values).score for member in (monitor.Monitor(), novelty.Novelty())]
     assert np.array_equal(both, np.fmax(*each), equal_nan=True)
+
+
+def test_a_stuck_field_is_found_and_named() -> None:
+    """A sensor that repeats its usual value is an anomaly, though the value is normal."""
+    values = normal(800)
+    values[500:600, 4] = values[499, 4]
+    scores = score(ensemble.default(FIELDS), values)
+    assert scores.score[525:600].min() > THRESHOLD
+    assert (scores.contributions[530:600].argmax(axis=1) == 4).all()
+    assert (scores.score[625:] > THRESHOLD).mean() < 0.05
+
+
+def test_a_field_that_often_repeats_itself_is_not_stuck() -> None:
+    """A coarse instrument repeats its value; only far longer runs than usual are suspicious."""
+    values = np.round(normal(3000, fields=2) / 5.0) * 5.0
+    scores = score(rules.Rules(), values).score
+    assert (scores[500:] > THRESHOLD).sum() == 0
+
+
+def test_a_hint_allows_a_field_to_stand_still() -> None:
+    """A set point is not stuck."""
+    values = normal(600, fields=2)
+    values[300:, 0] = 50.0
+    plain = score(rules.Rules(), values).score
+    hinted = rules.Tuning(hints={0: rules.Hint(may_stand_still=True)})
+    assert plain[-1] > THRESHOLD
+    assert (score(rules.Rules(hinted), values).score[300:] > THRESHOLD).sum() == 0
+
+
+def test_an_impossible_step_is_an_anomaly_and_a_usual_one_is_not() -> None:
+    """Steps beyond the hint, or dozens of times the usual step, are found at once."""
+    values = normal(600, fields=2)
+    values[450, 1] = values[449, 1] + 20.0
+    values[500:, 0] += 500.0
+    hinted = rules.Tuning(hints={1: rules.Hint(most_change=15.0)})
+    scores = score(rules.Rules(hinted), values)
+    assert scores.score[450] > THRESHOLD
+    assert scores.contributions[450].argmax() == 1
+    assert scores.score[500] > THRESHOLD
+    assert scores.contributions[500].argmax() == 0
+    assert (np.delete(scores.score, [450, 451, 500])[250:] > THRESHOLD).sum() == 0
+
+
+def test_a_drift_of_a_field_that_must_hold_is_found() -> None:
+    """A slow trend is found where a hint says that it is a fault, long before it is large."""
+    values = normal(3000, fields=2)
+    values[2000:, 0] += np.arange(1000) * 0.02
+    hinted = rules.Tuning(hints={0: rules.Hint(must_hold=True)})
+    scores = score(rules.Rules(hinted), values).score
+    assert (scores[300:2000] > THRESHOLD).mean() < 0.01
+    first = 2000 + int(np.argmax(scores[2000:] > THRESHOLD))
+    assert 2000 < first < 2400
+    assert (score(rules.Rules(), values).score[300:] > THRESHOLD).sum() == 0

@@ -1,4 +1,4 @@
-"""The default: process monitoring of all fields together, and novelty of each. Pure.
+"""The default: all fields together, novelty of each, and rules for broken instruments. Pure.
 
 Every member's score is a tail probability, so the ensemble is the largest of them and one threshold
 means the same for every member and every device. The explanation is the leading member's. A
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from anomaly.detection import monitor, novelty
+from anomaly.detection import monitor, novelty, rules
 from anomaly.detection.interface import (
     Batch,
     Detector,
@@ -62,8 +62,9 @@ def default(
     fields: int,
     monitoring: monitor.Tuning | None = None,
     novel: novelty.Tuning | None = None,
+    ruled: rules.Tuning | None = None,
 ) -> Ensemble:
     """The members that suit a contract of so many measures."""
     if fields == 1:
         return Ensemble([novelty.Novelty(novel)])
-    return Ensemble([monitor.Monitor(monitoring), novelty.Novelty(novel)])
+    return Ensemble([monitor.Monitor(monitoring), novelty.Novelty(novel), rules.Rules(ruled)])

@@ -1,0 +1,1 @@
+"""Scores the public anomaly corpora with the service's own code: `make anomaly-bench`."""
