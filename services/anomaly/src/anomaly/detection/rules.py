@@ -133,7 +133,7 @@ class Rules:
         decided = np.where(total > -np.log(self._tuning.decisive), -np.expm1(-total), 0.0)
         result.score[:] = np.where(speaks, decided, np.nan)
         result.contributions[:] = shares(surprises)
-        known = flat["seen"][at] > 1
+        known = (flat["seen"][at] > 1) & self._hinted(fields, "must_hold")
         result.expected[rows, fields] = np.where(known, flat["level"][at], np.nan)
         return result
 
@@ -143,10 +143,11 @@ class Rules:
         first = seen == 1
         change = np.where(first, 0.0, np.abs(values - flat["last"][at]))
         flat["last"][at] = values
-        flat["level"][at] = np.where(first, values, flat["level"][at])
         stuck = self._stuck(change, ~first, at, fields, flat)
         rate = self._rate(change, ~first, at, fields, flat)
-        drift = np.where(self._hinted(fields, "must_hold"), self._drift(values, at, flat), 0.0)
+        drift = np.zeros(len(values))
+        held = np.flatnonzero(self._hinted(fields, "must_hold"))
+        drift[held] = self._drift(values[held], at[held], flat)
         surprise = np.maximum(np.maximum(stuck, rate), drift)
         return np.minimum(surprise, MOST_SURPRISE)
 
@@ -191,7 +192,9 @@ class Rules:
 
     def _drift(self, values: Floats, at: Ints, flat: State) -> Floats:
         tuning = self._tuning
-        level, variance = flat["level"][at], flat["variance"][at]
+        first = flat["seen"][at] == 1
+        level = np.where(first, values, flat["level"][at])
+        variance = flat["variance"][at]
         standard = (values - level) / np.sqrt(np.maximum(variance, TINY))
         standard = np.where(variance > 0, np.clip(standard, -tuning.clip, tuning.clip), 0.0)
         largest = np.zeros(len(values))
