@@ -115,6 +115,16 @@ def test_a_failing_device_raises_one_alert_that_names_it() -> None:
     assert [(alert.state, alert.device_id) for alert in result.alerts] == [("open", "2")]
 
 
+def test_an_alert_carries_what_was_seen_and_what_was_expected() -> None:
+    """The values beside each other tell the operator how far out the device is."""
+    step = make_step()
+    (alert,) = step.step(Chunk(SHARD, records()), step.restore([], SHARD)).alerts
+    assert list(alert.seen) == list(alert.expected) == list(alert.fields)
+    for name in alert.fields:
+        assert alert.seen[name] == pytest.approx(80.0, abs=8.0)
+        assert alert.expected[name] == pytest.approx(50.0, abs=4.0)
+
+
 @pytest.mark.parametrize("cut", [1, 7, 15, 29])
 def test_restoring_a_snapshot_continues_exactly(cut: int) -> None:
     """State that went through a snapshot gives byte-identical scores and the same alerts."""

@@ -57,7 +57,7 @@ def alerts_of_a_fault() -> list[episodes.Alert]:
     detector = settings.AnomalySettings().detector(FMS)
     event_us = FIRST_US + np.arange(len(values)) * 10_000_000
     batch = Batch(values, np.zeros(len(values), np.int64), event_us)
-    scores, shares, _ = detector.score(batch, detector.begin(1, len(COLUMNS)))[0]
+    scores, shares, normal = detector.score(batch, detector.begin(1, len(COLUMNS)))[0]
     made = []
     for row, (score, share) in enumerate(zip(scores, shares, strict=True)):
         event_us = FIRST_US + row * 10_000_000
@@ -69,7 +69,9 @@ def alerts_of_a_fault() -> list[episodes.Alert]:
             continue
         fields = dict(zip(COLUMNS, share.tolist(), strict=True))
         lineage = ("shardId-000000000001", str(49664 * 10**51 + row), 3)
-        seen = episodes.Observation(event_us, float(score), fields, lineage)
+        measured = dict(zip(COLUMNS, values[row].tolist(), strict=True))
+        expected = dict(zip(COLUMNS, normal[row].tolist(), strict=True))
+        seen = episodes.Observation(event_us, float(score), fields, lineage, measured, expected)
         made.append(episodes.announce(state, 0, "17", change, seen, detector.identity))
     return made
 
@@ -123,6 +125,8 @@ def test_the_alert_in_the_documents_is_what_the_code_makes() -> None:
     made = json.loads(msgspec.json.encode(opened))
     fields = documented.pop("fields"), made.pop("fields")
     scores = documented.pop("score"), made.pop("score")
+    for name in ("seen", "expected"):
+        assert documented.pop(name) == pytest.approx(made.pop(name), abs=1e-3)
     assert documented == made
     assert list(fields[0]) == list(fields[1])
     assert fields[0] == pytest.approx(fields[1], abs=1e-3)

@@ -120,7 +120,7 @@ class AnomalyStep:
         # NaN, of a device in warm-up, is no anomaly.
         anomalous = scores.score >= self._threshold
         result.counts["anomaly",] += int(anomalous.sum())
-        self._alert(table, taken, scores, anomalous, devices, state, result)
+        self._alert(table, taken, scores, anomalous, readings, state, result)
         batch = self._score_batch(table, scores, anomalous)
         result.outputs = self._outputs(batch, taken)
         bounds = pc.min_max(table.column("event_time").cast(pa.int64())).as_py()
@@ -147,14 +147,14 @@ class AnomalyStep:
         taken: list[Taken],
         scored: Scores,
         anomalous: Any,
-        devices: Ints,
+        readings: Batch,
         state: State,
         result: StepResult,
     ) -> None:
+        devices, event_us = readings.devices, readings.event_us
         concerned = episodes.concerns(anomalous, devices, state.episodes)
         if not len(concerned):
             return
-        event_us = table.column("event_time").cast(pa.int64()).to_numpy()
         shard_of_row = _shard_of_row(taken)
         for row in concerned.tolist():
             device = int(devices[row])
@@ -168,12 +168,20 @@ class AnomalyStep:
                 table.column("sequence_number")[row].as_py(),
                 table.column("sub_sequence_number")[row].as_py(),
             )
-            fields = dict(zip(self._columns, scored.contributions[row].tolist(), strict=True))
-            seen = episodes.Observation(
-                int(event_us[row]), float(scored.score[row]), fields, lineage
+            parts = (scored.contributions, readings.values, scored.expected)
+            fields, seen, expected = (
+                dict(zip(self._columns, part[row].tolist(), strict=True)) for part in parts
+            )
+            observation = episodes.Observation(
+                int(event_us[row]), float(scored.score[row]), fields, lineage, seen, expected
             )
             alert = episodes.announce(
-                state.episodes, device, state.keys[device], change, seen, self._detector.identity
+                state.episodes,
+                device,
+                state.keys[device],
+                change,
+                observation,
+                self._detector.identity,
             )
             result.alerts.append(alert)
             result.counts["alert", alert.severity] += change == "open"

@@ -1,6 +1,8 @@
 """From anomalous readings to alerts: one alert per episode, with hysteresis and cool-down. Pure."""
 
+import math
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -28,6 +30,8 @@ class Alert(msgspec.Struct, frozen=True):
         fields: Share of each field in the score, largest first.
         detector: Name and version.
         lineage: Shard, sequence number, sub-sequence number of that reading.
+        seen: That reading's values, in the order of `fields`; null where there was none.
+        expected: What would have been normal; null where that is not known.
     """
 
     alert_id: str
@@ -40,6 +44,8 @@ class Alert(msgspec.Struct, frozen=True):
     fields: dict[str, float]
     detector: str
     lineage: tuple[str, str, int]
+    seen: dict[str, float | None] = {}
+    expected: dict[str, float | None] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +159,16 @@ class Observation(NamedTuple):
         score: Its score.
         fields: Share of each field in the score.
         lineage: Shard, sequence number, sub-sequence number.
+        seen: Its value of each field; NaN where there was none.
+        expected: The normal value of each field; NaN where that is not known.
     """
 
     event_us: int
     score: float
     fields: dict[str, float]
     lineage: tuple[str, str, int]
+    seen: Mapping[str, float] = {}
+    expected: Mapping[str, float] = {}
 
 
 def announce(
@@ -178,6 +188,7 @@ def announce(
         alert_id = uuid.UUID(bytes=episodes.alert_id[device].tobytes())
         episodes.opened_us[device] = 0
         episodes.alert_id[device] = np.void(bytes(16))
+    fields = dict(sorted(observation.fields.items(), key=lambda item: -item[1]))
     return Alert(
         alert_id=str(alert_id),
         state=state,
@@ -186,10 +197,21 @@ def announce(
         since=_iso(since_us),
         event_time=_iso(observation.event_us),
         score=observation.score,
-        fields=dict(sorted(observation.fields.items(), key=lambda item: -item[1])),
+        fields=fields,
         detector=detector,
         lineage=observation.lineage,
+        seen=_known(fields, observation.seen),
+        expected=_known(fields, observation.expected),
     )
+
+
+def _known(fields: Mapping[str, float], values: Mapping[str, float]) -> dict[str, float | None]:
+    """Values in the order of the fields; what is no number, JSON cannot hold."""
+    return {
+        name: values[name] if math.isfinite(values[name]) else None
+        for name in fields
+        if name in values
+    }
 
 
 def _alert_id(detector: str, device_id: str, lineage: tuple[str, str, int]) -> uuid.UUID:
