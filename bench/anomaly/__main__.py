@@ -18,7 +18,7 @@ from bench.anomaly import figures, layout, service_path
 from telemill import contract, errors
 
 ROOT = Path(__file__).parents[2]
-LEAST_WIDTH = 110
+LEAST_WIDTH = 120
 COLUMNS = ("corpus", "threshold", "figures")
 
 

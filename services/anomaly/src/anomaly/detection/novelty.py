@@ -11,9 +11,9 @@ Hill's estimate (Hill, Annals of Statistics 3, 1975; Siffer et al., "Anomaly det
 with extreme value theory", KDD 2017), shrunk towards a prior because k is small. The result is a
 tail probability, the same scale for every field.
 
-*Memory*: the past is a net of at most `points` values per scale. A value nearer to the net than an
-eighth of the k-th largest distance changes nothing that matters and is not stored; a full net drops
-the point whose neighbours are nearest to each other.
+*Memory*: the past is a net of at most `points` values per scale. A value nearer to the net than a
+quarter of the k-th largest distance changes nothing that matters and is not stored; a full net
+drops the point whose neighbours are nearest to each other.
 
 *Refractory*: after a surprise, a field must surprise more to be heard again; the bar stands for
 `hold_rows`, then decays.
@@ -38,7 +38,7 @@ from anomaly.detection.interface import (
 
 Array = npt.NDArray[Any]
 
-NET_FRACTION = 0.125
+NET_FRACTION = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Tuning:
     """
 
     scales: tuple[float, ...] = (1.0, 0.2, 0.05)
-    points: int = 256
+    points: int = 128
     extremes: int = 22
     prior_index: float = 0.3
     prior_weight: float = 20.0
@@ -69,7 +69,7 @@ class Tuning:
 
 
 class Novelty:
-    """See the module; the state is some 1.2 KB per device, field and scale."""
+    """See the module; the state is some 0.7 KB per device, field and scale."""
 
     def __init__(self, tuning: Tuning | None = None) -> None:
         """Fix what does not change."""
