@@ -124,7 +124,11 @@ def assert_scored_by_one_detector(remains: Remains) -> None:
     chosen = anomaly_settings.AnomalySettings(warm_up_rows=WARM_UP_ROWS)
     detector = chosen.detector(contract.load(resharding.CONTRACT))
     begun = detector.begin(DEVICES + 1, len(measures))
-    expected = detector.score(Batch(values, devices, event_us), begun)[0].score
+    # As pushed: all devices begin together. One that begins among others would learn from them.
+    order = np.argsort(event_us, kind="stable")
+    pushed = Batch(values[order], devices[order], event_us[order])
+    expected = np.empty(len(order))
+    expected[order] = detector.score(pushed, begun)[0].score
     found = {row.lineage: row.columns["score"] for row in remains.scores}
     scores = np.array([found[row.lineage] for row in remains.readings], np.float64)
     assert np.isnan(scores).sum() == WARM_UP_ROWS * DEVICES
