@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from anomaly import settings
-from anomaly.core import AnomalyStep
+from anomaly.__main__ import step_of
 from bench.anomaly.layout import Recording
 from telemill import contract, slots
 from telemill.codec import wire
@@ -29,15 +29,7 @@ class Scored(NamedTuple):
 def score(recording: Recording, readings: contract.Contract) -> Scored:
     """Score a recording as one new device of the contract, with the service's default settings."""
     chosen = settings.AnomalySettings()
-    step = AnomalyStep(
-        readings,
-        app_id=chosen.app_id,
-        slot_count=chosen.slot_count,
-        raw_retention_hours=chosen.raw_retention_hours,
-        detector=chosen.detector(readings),
-        threshold=chosen.threshold,
-        hysteresis=chosen.hysteresis,
-    )
+    step = step_of(chosen, readings)
     state = step.restore([], SHARD)
     schema = readings.score_stream_schema
     made: list[pa.RecordBatch] = []

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def run(chosen: AnomalySettings, stop: asyncio.Event) -> None:
     """Serve, wait for what is needed, score until `stop`."""
-    step = _step(chosen)
+    step = step_of(chosen, contract.load(chosen.contract))
     async with service.prepared("anomaly", chosen, stop, "sns") as ready:
         if not ready:
             return
@@ -48,8 +48,8 @@ async def run(chosen: AnomalySettings, stop: asyncio.Event) -> None:
             )
 
 
-def _step(chosen: AnomalySettings) -> AnomalyStep:
-    readings = contract.load(chosen.contract)
+def step_of(chosen: AnomalySettings, readings: contract.Contract) -> AnomalyStep:
+    """The service's core for a contract's readings."""
     return AnomalyStep(
         readings,
         app_id=chosen.app_id,
