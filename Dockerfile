@@ -9,6 +9,7 @@ ARG UV_VERSION=0.13.9
 ENV UV_SYSTEM_CERTS=1 \
     UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never \
+    UV_CACHE_DIR=/var/cache/uv \
     UV_PROJECT_ENVIRONMENT=/app/.venv
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore uv==${UV_VERSION}
 WORKDIR /src
@@ -25,12 +26,12 @@ COPY services/anomaly/pyproject.toml services/anomaly/
 COPY simulator/pyproject.toml simulator/
 COPY demo/pyproject.toml demo/
 COPY offline/pyproject.toml offline/
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv sync --frozen --no-dev --no-install-workspace --package telemill-${SERVICE}
 COPY shared shared
 COPY services services
 COPY simulator simulator
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv sync --frozen --no-dev --no-editable --package telemill-${SERVICE} \
  && uv export --frozen --no-dev --package telemill-${SERVICE} --format cyclonedx1.5 --preview-features sbom-export \
       --output-file /app/sbom.cdx.json --quiet \
@@ -54,9 +55,9 @@ STOPSIGNAL SIGTERM
 
 FROM base AS emulator-build
 COPY --from=tools /usr/local /usr/local
-ENV UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/app/.venv
+ENV UV_SYSTEM_CERTS=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_CACHE_DIR=/var/cache/uv UV_PROJECT_ENVIRONMENT=/app/.venv
 COPY tools/ministack /src
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --frozen --directory /src
+RUN --mount=type=cache,target=/var/cache/uv uv sync --frozen --directory /src
 
 FROM base AS emulator
 COPY --from=emulator-build /app /app
