@@ -7,6 +7,7 @@ import pytest
 
 from anomaly.detection import ensemble, interface, monitor, novelty, rules
 from anomaly.detection.interface import Batch, Detector, Scores, State
+from telemill.contract.hints import Hints
 
 FIELDS = 4
 DEVICES = 5
@@ -17,7 +18,7 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
     "monitor": lambda: monitor.Monitor(QUICK),
     "novelty": lambda: novelty.Novelty(novelty.Tuning(warm_up_rows=30)),
     "rules": lambda: rules.Rules(
-        rules.Tuning(warm_up_rows=30, hints={2: rules.Hint(1.0), 3: rules.Hint(must_hold=True)})
+        rules.Tuning(warm_up_rows=30, hints={2: Hints(1.0), 3: Hints(must_hold=True)})
     ),
     "ensemble": lambda: ensemble.default(FIELDS, QUICK),
 }

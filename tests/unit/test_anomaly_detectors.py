@@ -5,6 +5,7 @@ import pytest
 
 from anomaly.detection import ensemble, monitor, novelty, rules
 from anomaly.detection.interface import Batch, Detector, Scores
+from telemill.contract.hints import Hints
 
 FIELDS = 6
 INTERVAL_US = 10_000_000
@@ -176,7 +177,7 @@ def test_a_hint_allows_a_field_to_stand_still() -> None:
     values = normal(600, fields=2)
     values[300:, 0] = 50.0
     plain = score(rules.Rules(), values).score
-    hinted = rules.Tuning(hints={0: rules.Hint(may_stand_still=True)})
+    hinted = rules.Tuning(hints={0: Hints(may_stand_still=True)})
     assert plain[-1] > THRESHOLD
     assert (score(rules.Rules(hinted), values).score[300:] > THRESHOLD).sum() == 0
 
@@ -186,7 +187,7 @@ def test_an_impossible_step_is_an_anomaly_and_a_usual_one_is_not() -> None:
     values = normal(600, fields=2)
     values[450, 1] = values[449, 1] + 20.0
     values[500:, 0] += 500.0
-    hinted = rules.Tuning(hints={1: rules.Hint(most_change=15.0)})
+    hinted = rules.Tuning(hints={1: Hints(most_change=15.0)})
     scores = score(rules.Rules(hinted), values)
     assert scores.score[450] > THRESHOLD
     assert scores.contributions[450].argmax() == 1
@@ -199,7 +200,7 @@ def test_a_drift_of_a_field_that_must_hold_is_found() -> None:
     """A slow trend is found where a hint says that it is a fault, long before it is large."""
     values = normal(3000, fields=2)
     values[2000:, 0] += np.arange(1000) * 0.02
-    hinted = rules.Tuning(hints={0: rules.Hint(must_hold=True)})
+    hinted = rules.Tuning(hints={0: Hints(must_hold=True)})
     scores = score(rules.Rules(hinted), values).score
     assert (scores[300:2000] > THRESHOLD).mean() < 0.01
     first = 2000 + int(np.argmax(scores[2000:] > THRESHOLD))

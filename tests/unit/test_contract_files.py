@@ -6,6 +6,7 @@ import pytest
 
 from telemill import contract
 from telemill.contract import schemas
+from telemill.contract.hints import Hints
 from telemill.errors import ConfigurationError
 
 GOOD = """\
@@ -49,6 +50,16 @@ def problems_of(text: str) -> list[str]:
     return [line.removeprefix("c:") for line in str(caught.value).splitlines()]
 
 
+def test_hints_are_for_detectors_only() -> None:
+    """A measure's hints are read, and change neither a schema nor what older rows mean."""
+    old = contract.loads(GOOD)
+    limits = "{most_change: 2, may_stand_still: true, must_hold: true, low_limit: 1, high_limit: 9}"
+    hinted = contract.loads(GOOD.replace("[-1]", f"[-1]\n    hints: {limits}"))
+    assert hinted.measures[0].hints == Hints(2.0, True, True, 1.0, 9.0)
+    assert hinted.table_schema.equals(old.table_schema, check_metadata=True)
+    assert contract.compatible(old, hinted) == []
+
+
 # Broken files
 
 
@@ -73,6 +84,14 @@ BROKEN = {
     "range of a word": ("[0, 10]", "[0, x]", "20: field 'force': range must be a number, got 'x'"),
     "infinite range": ("[0, 10]", "[0, .inf]", "20: field 'force': range must be a finite number"),
     "range not a list": ("[0, 10]", "10", "20: field 'force': range must be a list"),
+    "unknown hint": ("[-1]", "[-1]\n    hints: {hold: true}", "22: field 'force': hints: unk"),
+    "impossible hint": ("[-1]", "[-1]\n    hints: {most_change: 0}", "22: field 'force': hin"),
+    "limits crossed": ("[-1]", "[-1]\n    hints: {low_limit: 9, high_limit: 8}", "22: field"),
+    "hints of a flag": (
+        "default: false",
+        "default: false\n    hints: {must_hold: true}",
+        "28: fiel",
+    ),
     "sentinel of a flag": ("default: false", "default: false\n    sentinels: [1]", "28: field 'o"),
     "sentinel of a word": ("[-1]", "[none]", "21: field 'force': sentinels must be a number, got"),
     "range of a text id": ("type: int64", "type: string\n    range: [1, 2]", "10: field 'id': ran"),

@@ -159,6 +159,26 @@ async def test_state_and_position_are_of_the_same_moment() -> None:
     assert world.saved() == ("2", b"3")
 
 
+async def test_a_large_state_is_saved_less_often() -> None:
+    """Snapshots take at most one fiftieth of the time, whatever the interval says."""
+    world = World()
+    stage = await world.opened()
+
+    class Slow(Sum):
+        def snapshot(self, state: list[int]) -> bytes:
+            world.now += 1.0
+            return super().snapshot(state)
+
+    stage._step = Slow()
+    for record, due_at, expected in ((1, 6.0, "1"), (2, 55.0, "1"), (3, 56.5, "3")):
+        await stage.process(chunk(record))
+        world.writer.acknowledge()
+        world.now = due_at
+        stage.commit_due()
+        await settle()
+        assert world.saved()[0] == expected
+
+
 async def test_a_chunk_cut_off_half_way_is_never_committed() -> None:
     """A process cancelled between step and output leaves the last consistent position."""
     world = World()

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import model_validator
 
 from anomaly import episodes
-from anomaly.detection import ensemble, monitor, novelty
+from anomaly.detection import ensemble, monitor, novelty, rules
 from telemill import contract, names, settings
 from telemill.stages import service
 
@@ -82,7 +82,12 @@ class AnomalySettings(service.StageSettings):
             interval_seconds=readings.interval_seconds,
         )
         novel = novelty.Tuning(warm_up_rows=min(_NOVELTY.warm_up_rows, self.warm_up_rows))
-        return ensemble.default(len(readings.measures), monitoring, novel)
+        ruled = rules.Tuning(
+            warm_up_rows=self.warm_up_rows,
+            memory_rows=self.memory_rows,
+            hints={at: each.hints for at, each in enumerate(readings.measures)},
+        )
+        return ensemble.default(len(readings.measures), monitoring, novel, ruled)
 
     @property
     def hysteresis(self) -> episodes.Hysteresis:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from telemill.contract.hints import NO_HINTS, Hints
+
 QUALITY_LATE = 1
 """The reading arrived more than `late_after_seconds` after its event time."""
 QUALITY_IMPUTED = 2
@@ -45,6 +47,7 @@ class Field:
         missing: What a missing value becomes: "null", "carry" (the device's previous one)
             or "default".
         default: The value of the "default" policy.
+        hints: For the detectors; rows and schemas do not depend on them.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Field:
     required: bool = False
     missing: str = "null"
     default: bool | float | str | None = None
+    hints: Hints = NO_HINTS
 
     @property
     def range_text(self) -> str:

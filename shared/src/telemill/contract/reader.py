@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from telemill.contract import nodes, schemas
+from telemill.contract import hints, nodes, schemas
 from telemill.contract.documents import MAX_INT64, MIN_INT64
 from telemill.contract.field import (
     FIXED_COLUMNS,
@@ -161,6 +161,7 @@ _FIELD_KEYS: nodes.Keys = {
     "required": nodes.boolean,
     "missing": nodes.one_of(*MISSING_POLICIES),
     "default": nodes.scalar,
+    "hints": lambda node: node,
 }
 _FIELD_NEEDS = ("name", "role", "type", "description")
 
@@ -192,6 +193,8 @@ def _field_section(node: yaml.Node, number: int, problems: Problems) -> Section:
         for check in _FIELD_CHECKS:
             for key, text in check(found):
                 problems.add(found.at(key), f"{what}: {text}")
+    if "hints" in found.values:
+        found.values["hints"] = hints.read(found.get("hints"), f"{what}: hints", problems)
     return found
 
 
@@ -215,6 +218,12 @@ def _check_numeric(found: Section) -> _Found:
         for key in ("range", "sentinels"):
             if key in found.lines:
                 yield key, f"{key} is for numbers, the type is {kind}"
+
+
+def _check_hints(found: Section) -> _Found:
+    role = found.get("role")
+    if role and role != "measure" and "hints" in found.lines:
+        yield "hints", f"hints are for measures, the role is {role}"
 
 
 def _check_key_field(found: Section) -> _Found:
@@ -270,6 +279,7 @@ _TAKES_DEFAULT: dict[str, Callable[[Any], bool]] = {
 _FIELD_CHECKS = (
     _check_type,
     _check_numeric,
+    _check_hints,
     _check_key_field,
     _check_column,
     _check_missing,
@@ -326,4 +336,5 @@ def _field(found: Section) -> Field:
         required=role in FIXED_COLUMNS or bool(found.get("required")),
         missing=found.get("missing") or "null",
         default=float(default) if kind == "float64" and default is not None else default,
+        hints=found.get("hints") or hints.NO_HINTS,
     )

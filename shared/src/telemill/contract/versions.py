@@ -6,15 +6,17 @@ from telemill.contract.field import Field
 from telemill.contract.model import Contract
 
 _NULLABLE_POLICIES = ("null", "carry")
+_FREE = ("description", "hints")
+"""What no row depends on."""
 
 
 def compatible(old: Contract, new: Contract) -> list[str]:
     """Why `new` cannot take the place of `old`; empty when it can.
 
     Rows written under `old` must read as rows of `new`. Under the same version only two changes
-    do: another description, and more fields at the end that are nullable and not required (so
-    every older field keeps its quality bits). A higher version says that readers must change,
-    and may change anything.
+    do: another description or other hints, and more fields at the end that are nullable and not
+    required (so every older field keeps its quality bits). A higher version says that readers must
+    change, and may change anything.
     """
     if new.name != old.name:
         return [f"the name changed from {old.name!r} to {new.name!r}: that is another contract"]
@@ -51,7 +53,7 @@ def _changes(was: Field, now: Field) -> list[str]:
         f"field {was.name!r}: {each.name} changed from "
         f"{getattr(was, each.name)!r} to {getattr(now, each.name)!r}"
         for each in dataclasses.fields(Field)
-        if each.name != "description" and getattr(was, each.name) != getattr(now, each.name)
+        if each.name not in _FREE and getattr(was, each.name) != getattr(now, each.name)
     ]
 
 

@@ -34,6 +34,8 @@ State = TypeVar("State")
 
 COMMIT_CHECK_SECONDS = 0.25
 """How often the stage looks whether a shard's position is due, also when no records come."""
+MOST_SNAPSHOT_SHARE = 0.02
+"""Of the time may be spent on snapshots: a large state is saved less often than the interval."""
 
 log = structlog.get_logger()
 
@@ -54,6 +56,7 @@ class _Run(Generic[State]):
             cut off there can commit nothing any more.
         position: Last record whose output is handed to the writer.
         saved: Position last committed.
+        snapshot_seconds: What the last snapshot of the state took.
         ending: The shard's end is being committed: no other commit may begin.
     """
 
@@ -64,6 +67,7 @@ class _Run(Generic[State]):
     position: str | None
     saved: str | None
     committed_at: float
+    snapshot_seconds: float = 0.0
     newest_event_us: int | None = None
     consistent: bool = True
     ending: bool = False
@@ -284,9 +288,11 @@ class StreamStage(Generic[State]):
 
     def _capture(self, run: _Run[State], position: str) -> _Moment:
         run.committed_at = self._monotonic()
+        state = self._step.snapshot(run.state)
+        run.snapshot_seconds = self._monotonic() - run.committed_at
         return _Moment(
             position=position,
-            state=self._step.snapshot(run.state),
+            state=state,
             acknowledgements=tuple(run.unacknowledged),
             newest_event_us=run.newest_event_us,
         )
@@ -340,7 +346,8 @@ def _above(chunk: Chunk, position: str | None) -> Chunk:
 
 def _is_due(run: _Run[State], now: float, interval_seconds: float) -> bool:
     idle = run.commit is None and run.consistent and not run.ending
-    return idle and run.saved != run.position and now - run.committed_at >= interval_seconds
+    interval = max(interval_seconds, run.snapshot_seconds / MOST_SNAPSHOT_SHARE)
+    return idle and run.saved != run.position and now - run.committed_at >= interval
 
 
 def _is_acknowledged(future: "asyncio.Future[str]") -> bool:

@@ -38,7 +38,7 @@ from anomaly.detection.interface import (
 
 Array = npt.NDArray[Any]
 
-NET_FRACTION = 0.25
+NET_FRACTION = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +185,22 @@ def _nearest(value: Array, series: Ints, state: State) -> tuple[Ints, Floats]:
     net, stored = state["net"].reshape(-1), state["stored"].reshape(-1)[series]
     base = series * points
     # Binary search of all nets at once; the unused end of a net is infinite.
-    place = np.zeros(len(series), np.int64)
+    place = base.copy()
     step = points // 2
     while step:
-        place += step * (net[base + place + (step - 1)] < value)
+        place += step * (net.take(place + (step - 1)) < value)
         step //= 2
-    place += net[base + place] < value
-    place[stored == 0] = 0
-    above = net[base + np.minimum(place, points - 1)].astype(float)
-    below = net[base + np.maximum(place - 1, 0)].astype(float)
-    wide = value.astype(float)
-    to_above = np.where(place < stored, above - wide, np.inf)
-    distance = np.minimum(to_above, np.where(place > 0, wide - below, np.inf))
-    return place, np.where(stored > 0, distance, 0.0)
+    place += net.take(place) < value
+    last = base + (points - 1)
+    above = net.take(np.minimum(place, last)).astype(float)
+    below = net.take(np.maximum(place - 1, base)).astype(float)
+    # At either end both are the same point.
+    distance = np.minimum(np.abs(above - value), np.abs(below - value))
+    place -= base
+    empty = np.flatnonzero(stored == 0)
+    place[empty] = 0
+    distance[empty] = 0.0
+    return place, distance
 
 
 def _insert(value: Array, place: Ints, series: Ints, state: State) -> None:

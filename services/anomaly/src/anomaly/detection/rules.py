@@ -17,6 +17,7 @@ should be), and slow to see a drift. Three rules per field, each a tail probabil
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,26 +32,14 @@ from anomaly.detection.interface import (
     shares,
     turns,
 )
+from telemill.contract.hints import NO_HINTS, Hints
 
 TINY = 1e-12
 LARGEST = 1e60
+LEAST_STEPS = 10.0
+"""Times the usual step below which a change is not worth a closer look."""
 MOST_SURPRISE = 700.0
 """Natural log of the rarest probability that a float can hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """What a plant knows of a field.
-
-    Attributes:
-        most_change: Largest physically possible step between two readings; None if unknown.
-        may_stand_still: A field that repeats itself in normal running, e.g. a set point.
-        must_hold: A field that must hold its level: drift is a fault.
-    """
-
-    most_change: float | None = None
-    may_stand_still: bool = False
-    must_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +67,7 @@ class Tuning:
     most_sum: float = 40.0
     clip: float = 3.0
     decisive: float = 1e-9
-    hints: Mapping[int, Hint] = field(default_factory=dict)
+    hints: Mapping[int, Hints] = field(default_factory=dict)
 
 
 class Rules:
@@ -112,88 +101,103 @@ class Rules:
     def score(self, batch: Batch, state: State) -> tuple[Scores, State]:
         """See `interface.Detector`."""
         scores = nothing(batch.values.shape)
+        hints = _ByField.of(self._tuning.hints, batch.values.shape[1])
         for turn in turns(batch.devices):
-            scores.put(turn, self._turn(batch.at(turn), state))
+            scores.put(turn, self._turn(batch.at(turn), state, hints))
         return scores, state
 
-    def _turn(self, batch: Batch, state: State) -> Scores:
+    def _turn(self, batch: Batch, state: State, hints: "_ByField") -> Scores:
         result = nothing(batch.values.shape)
         rows, fields = np.nonzero(np.isfinite(batch.values))
         devices = batch.devices[rows]
         at = devices * batch.values.shape[1] + fields
         flat = {name: array.reshape(-1) for name, array in state.items()}
         values = np.clip(batch.values[rows, fields], -LARGEST, LARGEST)
-        surprise = self._judge(values, at, fields, flat)
-        warm = flat["seen"][at] > self._tuning.warm_up_rows
+        seen = flat["seen"][at] + 1
+        flat["seen"][at] = seen
+        warm = seen > self._tuning.warm_up_rows
         surprises = np.zeros(batch.values.shape)
-        surprises[rows, fields] = np.where(warm, surprise, 0.0)
+        surprises[rows, fields] = self._judge(values, at, fields, flat, hints) * warm
         total = surprises.max(axis=1)
         speaks = np.bincount(rows, warm, len(total)) > 0
         # Only what is decisive is said: below, the statistics judge better.
         decided = np.where(total > -np.log(self._tuning.decisive), -np.expm1(-total), 0.0)
         result.score[:] = np.where(speaks, decided, np.nan)
-        result.contributions[:] = shares(surprises)
-        known = (flat["seen"][at] > 1) & self._hinted(fields, "must_hold")
-        result.expected[rows, fields] = np.where(known, flat["level"][at], np.nan)
+        if total.any():
+            result.contributions[:] = shares(surprises)
+        if hints.any_holds:
+            known = (seen > 1) & hints.must_hold[fields]
+            result.expected[rows, fields] = np.where(known, flat["level"][at], np.nan)
         return result
 
-    def _judge(self, values: Floats, at: Ints, fields: Ints, flat: State) -> Floats:
-        seen = flat["seen"][at] + 1
-        flat["seen"][at] = seen
-        first = seen == 1
-        change = np.where(first, 0.0, np.abs(values - flat["last"][at]))
+    def _judge(
+        self, values: Floats, at: Ints, fields: Ints, flat: State, hints: "_ByField"
+    ) -> Floats:
+        """How surprising each value is by the rule it breaks worst, as −ln of a probability."""
+        seen = flat["seen"][at]
+        known = seen > 1
+        change = np.abs(values - flat["last"][at]) * known
         flat["last"][at] = values
-        stuck = self._stuck(change, ~first, at, fields, flat)
-        rate = self._rate(change, ~first, at, fields, flat)
-        drift = np.zeros(len(values))
-        held = np.flatnonzero(self._hinted(fields, "must_hold"))
-        drift[held] = self._drift(values[held], at[held], flat)
-        surprise = np.maximum(np.maximum(stuck, rate), drift)
+        weight = known / np.minimum(seen, self._tuning.memory_rows)
+        surprise = np.zeros(len(values))
+        self._stuck(change, known, weight, at, flat, surprise)
+        surprise[hints.may_stand_still[fields]] = 0.0
+        self._rate(change, weight, at, flat, surprise)
+        surprise[change > hints.most_change[fields]] = MOST_SURPRISE
+        if hints.any_holds:
+            held = np.flatnonzero(hints.must_hold[fields])
+            drift = self._drift(values[held], at[held], flat)
+            surprise[held] = np.maximum(surprise[held], drift)
         return np.minimum(surprise, MOST_SURPRISE)
 
-    def _weight(self, at: Ints, flat: State) -> Floats:
-        return 1.0 / np.clip(flat["seen"][at], 1.0, self._tuning.memory_rows)
-
-    def _stuck(self, change: Floats, known: Flags, at: Ints, fields: Ints, flat: State) -> Floats:
+    def _stuck(
+        self,
+        change: Floats,
+        known: Flags,
+        weight: Floats,
+        at: Ints,
+        flat: State,
+        surprise: Floats,
+    ) -> None:
         tuning = self._tuning
         same = (change == 0.0) & known
         before = flat["run"][at]
-        run = np.where(same, before + 1, 0.0)
+        run = (before + 1) * same
         flat["run"][at] = run
         repeats = flat["repeats"][at]
-        # Laplace's rule: a probability that was never seen is not 0.
-        chance = np.clip(repeats + 1.0 / (flat["seen"][at] + 2.0), TINY, 1.0)
-        longest = flat["longest"][at]
-        limit = np.maximum(tuning.least_stuck_rows, tuning.longer * longest)
-        # A field that never moved is not judged: it may be a constant.
-        stuck = (run > limit) & (flat["step"][at] > 0)
-        surprise = np.where(stuck, -run * np.log(chance), 0.0)
-        # A run that was stuck does not excuse the next one.
-        ended = ~same & (before <= limit)
-        flat["longest"][at] = np.where(ended, np.maximum(longest, before), longest)
-        # What looks stuck is not learned as normal.
-        learns = known & ~stuck
-        flat["repeats"][at] += np.where(learns, (same - repeats) * self._weight(at, flat), 0.0)
-        return np.where(self._hinted(fields, "may_stand_still"), 0.0, surprise)
+        learned = repeats + (same - repeats) * weight
+        # Long runs are few: only they are looked at closely. Shorter ones change no limit.
+        noted = tuning.least_stuck_rows / tuning.longer
+        long = np.flatnonzero(np.maximum(run, before) > noted)
+        if len(long):
+            places = at[long]
+            longest = flat["longest"][places]
+            limit = np.maximum(tuning.least_stuck_rows, tuning.longer * longest)
+            # A field that never moved is not judged: it may be a constant.
+            stuck = (run[long] > limit) & (flat["step"][places] > 0)
+            # Laplace's rule: a probability that was never seen is not 0.
+            chance = np.clip(repeats[long] + 1.0 / (flat["seen"][places] + 1.0), TINY, 1.0)
+            surprise[long] = np.where(stuck, -run[long] * np.log(chance), 0.0)
+            # What looks stuck is not learned as normal,
+            learned[long] = np.where(stuck, repeats[long], learned[long])
+            # and a run that was stuck does not excuse the next one.
+            ended = ~same[long] & (before[long] <= limit)
+            flat["longest"][places] = np.where(ended, np.maximum(longest, before[long]), longest)
+        flat["repeats"][at] = learned
 
-    def _hinted(self, fields: Ints, name: str) -> Flags:
-        chosen = [index for index, hint in self._tuning.hints.items() if getattr(hint, name)]
-        return np.isin(fields, chosen)
-
-    def _rate(self, change: Floats, known: Flags, at: Ints, fields: Ints, flat: State) -> Floats:
+    def _rate(
+        self, change: Floats, weight: Floats, at: Ints, flat: State, surprise: Floats
+    ) -> None:
         step = flat["step"][at]
-        surprise = np.where(step > 0, change / np.maximum(step, TINY), 0.0) * 0.5
-        flat["step"][at] += np.where(known, (change - step) * self._weight(at, flat), 0.0)
-        for index, hint in self._tuning.hints.items():
-            if hint.most_change is not None:
-                impossible = (fields == index) & (change > hint.most_change)
-                surprise = np.where(impossible, MOST_SURPRISE, surprise)
-        return surprise
+        large = np.flatnonzero((change > LEAST_STEPS * step) & (step > 0))
+        excess = 0.5 * change[large] / np.maximum(step[large], TINY)
+        surprise[large] = np.maximum(surprise[large], excess)
+        flat["step"][at] = step + (change - step) * weight
 
     def _drift(self, values: Floats, at: Ints, flat: State) -> Floats:
         tuning = self._tuning
-        first = flat["seen"][at] == 1
-        level = np.where(first, values, flat["level"][at])
+        seen = flat["seen"][at]
+        level = np.where(seen == 1, values, flat["level"][at])
         variance = flat["variance"][at]
         standard = (values - level) / np.sqrt(np.maximum(variance, TINY))
         standard = np.where(variance > 0, np.clip(standard, -tuning.clip, tuning.clip), 0.0)
@@ -203,8 +207,25 @@ class Rules:
             total = np.minimum(total, tuning.most_sum)
             flat[name][at] = total
             largest = np.maximum(largest, total)
-        weight = self._weight(at, flat)
+        weight = 1.0 / np.minimum(seen, tuning.memory_rows)
         step = values - level
         flat["level"][at] = level + weight * step
         flat["variance"][at] = (1.0 - weight) * (variance + weight * step**2)
         return 2.0 * tuning.allowance * largest
+
+
+class _ByField(NamedTuple):
+    """The hints as arrays by field."""
+
+    most_change: Floats
+    may_stand_still: Flags
+    must_hold: Flags
+    any_holds: bool
+
+    @classmethod
+    def of(cls, hints: Mapping[int, Hints], fields: int) -> "_ByField":
+        each = [hints.get(index, NO_HINTS) for index in range(fields)]
+        limits = [np.inf if one.most_change is None else one.most_change for one in each]
+        holds = np.array([one.must_hold for one in each], bool)
+        still = np.array([one.may_stand_still for one in each], bool)
+        return cls(np.array(limits), still, holds, bool(holds.any()))
