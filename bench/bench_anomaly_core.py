@@ -18,7 +18,7 @@ import pyarrow.json
 
 from anomaly import episodes
 from anomaly.core import AnomalyStep
-from anomaly.detection import ensemble, monitor
+from anomaly.detection import ensemble, forest, monitor
 from anomaly.detection.interface import Batch
 from bench import fleet
 from bench.measurement import Measurement
@@ -39,10 +39,12 @@ SHARD_SLOTS = slots.DEFAULT_SLOT_COUNT // 4
 INTERVAL_SECONDS = 10.0
 CHUNK_BYTES = 1024 * 1024
 READING_COUNT = 400_000
+FOREST_READING_COUNT = 100_000
+"""Enough that every forest is full and scores."""
 RUNS = 5
-DETECTOR = ensemble.default(
-    len(FMS.measures), monitor.Tuning(interval_seconds=FMS.interval_seconds)
-)
+TUNING = monitor.Tuning(interval_seconds=FMS.interval_seconds)
+DETECTOR = ensemble.default(len(FMS.measures), TUNING)
+WITH_FOREST = ensemble.default(len(FMS.measures), TUNING, trees=forest.Tuning())
 
 
 class Case(NamedTuple):
@@ -68,8 +70,14 @@ def measure() -> list[Measurement]:
         name = f"anomaly core, {case.name}"
         found.append(Measurement(name, seconds / rows * 1e6, "us/reading", seconds))
     values, devices = _matrix(DEVICES // 4, READING_COUNT // 4)
-    rows, seconds = _best(lambda: _score(values, devices))
-    return [*found, Measurement("detector alone", seconds / rows * 1e6, "us/reading", seconds)]
+    for name, detector, count in (
+        ("detector alone", DETECTOR, READING_COUNT // 4),
+        ("the same with a Random Cut Forest", WITH_FOREST, FOREST_READING_COUNT),
+    ):
+        part = (values[:count], devices[:count], detector)
+        rows, seconds = _best(lambda part=part: _score(*part))  # type: ignore[misc]
+        found.append(Measurement(name, seconds / rows * 1e6, "us/reading", seconds))
+    return found
 
 
 def _best(run: Callable[[], tuple[int, float]]) -> tuple[int, float]:
@@ -130,13 +138,13 @@ def _matrix(devices: int, rows: int) -> tuple[Any, Any]:
     return np.column_stack(columns), np.arange(len(table)) % devices
 
 
-def _score(values: Any, devices: Any) -> tuple[int, float]:
+def _score(values: Any, devices: Any, detector: ensemble.Ensemble) -> tuple[int, float]:
     count = int(devices.max()) + 1
     event_us = np.arange(len(values)) // count * int(INTERVAL_SECONDS * 1e6)
     batch = Batch(values, devices, event_us)
     half = np.arange(len(values) // 2)
-    _, state = DETECTOR.score(batch.at(half), DETECTOR.begin(count, values.shape[1]))
+    _, state = detector.score(batch.at(half), detector.begin(count, values.shape[1]))
     rest = batch.at(np.arange(len(half), len(values)))
     started = time.process_time()
-    DETECTOR.score(rest, state)
+    detector.score(rest, state)
     return len(rest.values), time.process_time() - started

@@ -11,7 +11,7 @@ import pytest
 
 from anomaly import core, episodes
 from anomaly import state as anomaly_state
-from anomaly.detection import ensemble, monitor, novelty
+from anomaly.detection import ensemble, forest, monitor, novelty
 from telemill import contract, errors, slots
 from telemill.codec import compression, wire
 from telemill.kinesis.records import Chunk, Record, Shard
@@ -25,16 +25,19 @@ DETECTOR = ensemble.default(
     monitor.Tuning(warm_up_rows=10, prior_warm_up_rows=10),
     novelty.Tuning(warm_up_rows=10),
 )
+WITH_FOREST = ensemble.default(
+    len(CONTRACT.measures), trees=forest.Tuning(trees=5, sample_points=16, warm_up_rows=30)
+)
 
 
-def make_step() -> core.AnomalyStep:
+def make_step(detector: ensemble.Ensemble = DETECTOR) -> core.AnomalyStep:
     """The core as the service builds it, quick to warm up."""
     return core.AnomalyStep(
         CONTRACT,
         app_id="anomaly",
         slot_count=SLOT_COUNT,
         raw_retention_hours=168,
-        detector=DETECTOR,
+        detector=detector,
         threshold=ensemble.THRESHOLD,
         hysteresis=episodes.Hysteresis(),
     )
@@ -125,10 +128,11 @@ def test_an_alert_carries_what_was_seen_and_what_was_expected() -> None:
         assert alert.expected[name] == pytest.approx(50.0, abs=4.0)
 
 
+@pytest.mark.parametrize("detector", [DETECTOR, WITH_FOREST], ids=["default", "with a forest"])
 @pytest.mark.parametrize("cut", [1, 7, 15, 29])
-def test_restoring_a_snapshot_continues_exactly(cut: int) -> None:
+def test_restoring_a_snapshot_continues_exactly(cut: int, detector: ensemble.Ensemble) -> None:
     """State that went through a snapshot gives byte-identical scores and the same alerts."""
-    step, all_records = make_step(), records()
+    step, all_records = make_step(detector), records()
     state = step.restore([], SHARD)
     first = step.step(Chunk(SHARD, all_records[:cut]), state)
     snapshot = step.snapshot(state)

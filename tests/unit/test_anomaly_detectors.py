@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from anomaly.detection import ensemble, monitor, novelty, rules
+from anomaly.detection import ensemble, forest, interface, monitor, novelty, rules
 from anomaly.detection.interface import Batch, Detector, Scores
 from telemill.contract.hints import Hints
 
@@ -206,3 +206,30 @@ def test_a_drift_of_a_field_that_must_hold_is_found() -> None:
     first = 2000 + int(np.argmax(scores[2000:] > THRESHOLD))
     assert 2000 < first < 2400
     assert (score(rules.Rules(), values).score[300:] > THRESHOLD).sum() == 0
+
+
+def test_the_forest_finds_what_stays_in_every_field_s_range() -> None:
+    """Two fields that go together and now go apart are found, and one of them is named first."""
+    random = np.random.default_rng(8)
+    values = normal(1500)
+    wave = 8.0 * np.sin(np.arange(1500) / 9.0)
+    values[:, 2] = 50.0 + wave + random.normal(0.0, 0.2, 1500)
+    values[:, 4] = 50.0 + wave + random.normal(0.0, 0.2, 1500)
+    values[1400:, 4] = 100.0 - values[1400:, 4]
+    found = score(forest.Forest(), values)
+    assert (found.score[300:1400] < THRESHOLD).all()
+    assert (found.score[1400:] >= THRESHOLD).any()
+    first = 1400 + int(np.argmax(found.score[1400:] >= THRESHOLD))
+    assert found.contributions[first].argmax() in {2, 4}
+
+
+def test_a_forest_does_not_grow() -> None:
+    """Its bytes are bounded by trees and samples, however long it runs."""
+    detector = forest.Forest()
+    state = detector.begin(1, FIELDS)
+    sizes = []
+    for _ in range(4):
+        batch = Batch(normal(1000), np.zeros(1000, np.int64), np.arange(1000) * INTERVAL_US)
+        _, state = detector.score(batch, state)
+        sizes.append(len(interface.model_bytes(state["model"])[0]))
+    assert sizes[-1] < 1.1 * sizes[1] < 1_000_000

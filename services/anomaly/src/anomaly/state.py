@@ -18,6 +18,8 @@ SNAPSHOT_VERSION = 2
 """Version 1 held the profiles of `ewma-t2/1` and arrays without their shapes."""
 MIGRATED_VERSION = 1
 FIRST_CAPACITY = 64
+MAX_SNAPSHOT_BYTES = 4 * 2**30
+"""Our own, so only a guard: 200,000 devices, or 6,000 with a forest."""
 
 Begin = Callable[[int], interface.State]
 """Makes the detector's empty state for a number of devices."""
@@ -34,6 +36,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     slots: list[int]
     arrays: dict[str, bytes | _Array]
     watermarks: bytes
+    models: dict[str, list[bytes]] = {}
 
 
 @dataclass(slots=True)
@@ -83,8 +86,16 @@ def snapshot(state: State) -> bytes:
     arrays: dict[str, bytes | _Array] = {
         name: _Array(array.shape[1:], np.ascontiguousarray(array[:count]).tobytes())
         for name, array in _arrays(state).items()
+        if array.dtype != object
     }
-    made = _Snapshot(SNAPSHOT_VERSION, state.keys, state.slots, arrays, state.watermarks.snapshot())
+    models = {
+        name: interface.model_bytes(array[:count])
+        for name, array in _arrays(state).items()
+        if array.dtype == object
+    }
+    made = _Snapshot(
+        SNAPSHOT_VERSION, state.keys, state.slots, arrays, state.watermarks.snapshot(), models
+    )
     return compression.zstd_compress(msgspec.msgpack.encode(made))
 
 
@@ -118,7 +129,8 @@ def _arrays(state: State) -> dict[str, Any]:
 
 def _decode(data: bytes) -> _Snapshot:
     try:
-        decoded = msgspec.msgpack.decode(compression.decompress(data), type=_Snapshot)
+        plain = compression.decompress(data, limit=MAX_SNAPSHOT_BYTES)
+        decoded = msgspec.msgpack.decode(plain, type=_Snapshot)
     except msgspec.MsgspecError as error:
         raise errors.DecodeError(f"anomaly state: {error}") from error
     if decoded.version not in (MIGRATED_VERSION, SNAPSHOT_VERSION):
@@ -131,10 +143,19 @@ def _add(state: State, decoded: _Snapshot, own_slots: Collection[int]) -> None:
     rows = [state.row_of(decoded.keys[row], decoded.slots[row]) for row in ours]
     for name, target in _arrays(state).items():
         # A detector that the ensemble has gained since starts empty.
-        if name in decoded.arrays or not name.startswith("detector."):
+        if target.dtype == object:
+            _add_models(target, rows, decoded.models.get(name), ours)
+        elif name in decoded.arrays or not name.startswith("detector."):
             stored = _array(decoded, name, target)
             part = (rows, *(slice(0, size) for size in stored.shape[1:]))
             target[part] = stored[ours]
+
+
+def _add_models(
+    target: Any, rows: Sequence[int], models: Sequence[bytes] | None, ours: Sequence[int]
+) -> None:
+    for row, stored in zip(rows, ours, strict=True):
+        target[row] = (models[stored] or 0) if models else 0
 
 
 def _array(decoded: _Snapshot, name: str, like: Any) -> Any:

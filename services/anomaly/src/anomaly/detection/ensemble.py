@@ -2,14 +2,15 @@
 
 Every member's score is a tail probability, so the ensemble is the largest of them and one threshold
 means the same for every member and every device. The explanation is the leading member's. A
-contract with one measure has no fields that move together: there novelty scores alone.
+contract with one measure has no fields that move together: there novelty scores alone. A Random
+Cut Forest can join: dearer, so it is asked for.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from anomaly.detection import monitor, novelty, rules
+from anomaly.detection import forest, monitor, novelty, rules
 from anomaly.detection.interface import (
     Batch,
     Detector,
@@ -21,6 +22,7 @@ from anomaly.detection.interface import (
 )
 
 DETECTOR_ID = "ensemble/1"
+WITH_FOREST_ID = "ensemble-forest/1"
 THRESHOLD = 0.9977
 """Chosen once for NAB and SKAB together; see docs/anomaly.md for what it means elsewhere."""
 
@@ -35,7 +37,7 @@ class Ensemble:
     @property
     def identity(self) -> str:
         """Name and version."""
-        return DETECTOR_ID
+        return WITH_FOREST_ID if "forest" in self._members else DETECTOR_ID
 
     def begin(self, devices: int, fields: int) -> State:
         """A state that has seen nothing."""
@@ -63,8 +65,11 @@ def default(
     monitoring: monitor.Tuning | None = None,
     novel: novelty.Tuning | None = None,
     ruled: rules.Tuning | None = None,
+    trees: forest.Tuning | None = None,
 ) -> Ensemble:
-    """The members that suit a contract of so many measures."""
+    """The members that suit a contract of so many measures; a forest only if `trees` are given."""
     if fields == 1:
         return Ensemble([novelty.Novelty(novel)])
-    return Ensemble([monitor.Monitor(monitoring), novelty.Novelty(novel), rules.Rules(ruled)])
+    members: list[Detector] = [monitor.Monitor(monitoring)]
+    members += [novelty.Novelty(novel), rules.Rules(ruled)]
+    return Ensemble([*members, forest.Forest(trees)] if trees else members)

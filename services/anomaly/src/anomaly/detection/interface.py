@@ -10,7 +10,18 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 State = dict[str, npt.NDArray[Any]]
-"""Arrays by name; the first axis of each is the device. All zeros is a device never seen."""
+"""Arrays by name; the first axis of each is the device. All zeros is a device never seen.
+
+An array of type object holds models: 0, a `Model`, or the bytes of one, which its detector takes
+as well.
+"""
+
+
+class Model(Protocol):
+    """A library's model, as an array of type object holds it."""
+
+    def to_msgpack(self) -> bytes:
+        """Everything that decides what comes next."""
 
 
 class Batch(NamedTuple):
@@ -99,6 +110,13 @@ def shares(parts: Floats) -> Floats:
     total = parts.sum(axis=1, keepdims=True)
     found: Floats = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)
     return found
+
+
+def model_bytes(models: npt.NDArray[Any]) -> list[bytes]:
+    """The models of an array of type object as bytes; empty where there is none."""
+    return [
+        each if isinstance(each, bytes) else each.to_msgpack() if each else b"" for each in models
+    ]
 
 
 def with_prefix(prefix: str, state: Mapping[str, Any]) -> State:
