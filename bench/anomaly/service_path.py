@@ -1,18 +1,19 @@
 """Scores recordings as the service does: records of the readings stream through its core."""
 
-from pathlib import Path
+import time
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from anomaly import settings
+from anomaly import episodes, settings
 from anomaly.__main__ import step_of
 from bench.anomaly.layout import Recording
 from telemill import contract, slots
 from telemill.codec import wire
 from telemill.kinesis.records import Chunk, Record, Shard
+from telemill.stages.step import Output
 
 SHARD = Shard("readings", 1, "shardId-000000000000")
 ROWS_PER_RECORD = 500
@@ -26,32 +27,146 @@ class Scored(NamedTuple):
     flags: npt.NDArray[np.bool_]
 
 
+class FleetScored(NamedTuple):
+    """What the service says of many devices; all but the alerts are ticks by devices.
+
+    Attributes:
+        scores: NaN in warm-up and where there was no reading.
+        flags: At the built-in threshold.
+        leading: Index of the field with the largest contribution; −1 where there is none.
+        alerts: Openings and closings, in order.
+        snapshot_bytes: Size of the saved state at the end of each `snapshot_every` ticks.
+        seconds: CPU time of the core.
+    """
+
+    scores: npt.NDArray[np.float32]
+    flags: npt.NDArray[np.bool_]
+    leading: npt.NDArray[np.int8]
+    alerts: list[episodes.Alert]
+    snapshot_bytes: list[int]
+    seconds: float
+
+
+class Readings(NamedTuple):
+    """Readings of one slot in order of arrival.
+
+    Attributes:
+        devices: Key of each.
+        event_us: Time of each.
+        values: Rows by measures; NaN where there is none.
+    """
+
+    devices: list[str]
+    event_us: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+
+
 def score(recording: Recording, readings: contract.Contract) -> Scored:
     """Score a recording as one new device of the contract, with the service's default settings."""
     chosen = settings.AnomalySettings()
     step = step_of(chosen, readings)
     state = step.restore([], SHARD)
-    schema = readings.score_stream_schema
     made: list[pa.RecordBatch] = []
+    device = recording.path.as_posix()
+    slot = slots.slot_of(device, chosen.slot_count)
     for first in range(0, len(recording.stamps), ROWS_PER_RECORD):
         rows = slice(first, first + ROWS_PER_RECORD)
-        chunk = Chunk(SHARD, [_record(recording, rows, readings, chosen.slot_count)])
-        outputs = step.step(chunk, state).outputs
-        made += [wire.decode(each.data, lambda _: schema)[1] for each in outputs]
-    table = pa.Table.from_batches(made, schema)
+        event_us = recording.event_us[rows]
+        part = Readings([device] * len(event_us), event_us, recording.values[rows])
+        record = _record(part, slot, first, readings)
+        made += _scores(step.step(Chunk(SHARD, [record]), state).outputs, readings)
+    table = pa.Table.from_batches(made, readings.score_stream_schema)
     scores = table["score"].to_numpy().astype(np.float64)
     return Scored(scores, table["is_anomaly"].to_numpy().astype(bool))
 
 
-def _record(
-    recording: Recording, rows: slice, readings: contract.Contract, slot_count: int
-) -> Record:
-    batch = _batch(recording, rows, readings)
+def score_fleet(
+    values: npt.NDArray[np.float64],
+    present: npt.NDArray[np.bool_],
+    event_us: npt.NDArray[np.int64],
+    readings: contract.Contract,
+    *,
+    ticks_per_chunk: int = 60,
+    snapshot_every: int = 8640,
+) -> FleetScored:
+    """Score devices "1", "2", … of one shard, with the service's default settings.
+
+    Args:
+        values: Ticks by devices by measures, valid by the contract or NaN.
+        present: Ticks by devices; whether there is a reading.
+        event_us: Time of each tick.
+        readings: What they are.
+        ticks_per_chunk: Readings of a device that come together.
+        snapshot_every: Ticks.
+    """
+    chosen = settings.AnomalySettings()
+    step = step_of(chosen, readings)
+    state = step.restore([], SHARD)
+    shape = present.shape
+    found = FleetScored(
+        np.full(shape, np.nan, np.float32),
+        np.zeros(shape, bool),
+        np.full(shape, -1, np.int8),
+        [],
+        [],
+        0.0,
+    )
+    slot_of = np.array([slots.slot_of(str(row + 1), chosen.slot_count) for row in range(shape[1])])
+    number = 0
+    seconds = 0.0
+    for first in range(0, shape[0], ticks_per_chunk):
+        ticks, devices = np.nonzero(present[first : first + ticks_per_chunk])
+        ticks += first
+        records = []
+        order = []
+        for slot in np.unique(slot_of[devices]).tolist():
+            at = np.flatnonzero(slot_of[devices] == slot)
+            keys = [str(device + 1) for device in devices[at].tolist()]
+            part = Readings(keys, event_us[ticks[at]], values[ticks[at], devices[at]])
+            records.append(_record(part, slot, number, readings))
+            number += len(at)
+            order.append(at)
+        if records:
+            started = time.process_time()
+            result = step.step(Chunk(SHARD, records), state)
+            seconds += time.process_time() - started
+            rows = np.concatenate(order)
+            place = ticks[rows], devices[rows]
+            _keep(_scores(result.outputs, readings), place, readings, found)
+            found.alerts.extend(result.alerts)
+        if (first + ticks_per_chunk) % snapshot_every == 0:
+            found.snapshot_bytes.append(len(step.snapshot(state)))
+    return found._replace(seconds=seconds)
+
+
+def _keep(
+    made: list[pa.RecordBatch],
+    place: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    readings: contract.Contract,
+    found: FleetScored,
+) -> None:
+    table = pa.Table.from_batches(made, readings.score_stream_schema)
+    found.scores[place] = table["score"].to_numpy()
+    found.flags[place] = table["is_anomaly"].to_numpy()
+    shares = np.column_stack(
+        [table[f"contribution_{field.column}"].to_numpy() for field in readings.measures]
+    )
+    shares = np.nan_to_num(shares)
+    found.leading[place] = np.where(shares.any(axis=1), shares.argmax(axis=1), -1)
+
+
+def _scores(outputs: list[Output], readings: contract.Contract) -> list[pa.RecordBatch]:
+    schema = readings.score_stream_schema
+    return [wire.decode(each.data, lambda _: schema)[1] for each in outputs]
+
+
+def _record(part: Readings, slot: int, first: int, readings: contract.Contract) -> Record:
+    batch = _batch(part, first, readings)
     header = wire.Header(
         kind="readings",
         contract=readings.name,
         version=readings.version,
-        slot=slots.slot_of(_device(recording.path), slot_count),
+        slot=slot,
         producer="bench",
         raw_stream="readings-raw",
         raw_incarnation=1,
@@ -59,29 +174,27 @@ def _record(
         trace=b"",
     )
     sequence_number = batch.column("sequence_number")[0].as_py()
-    arrival_us = int(recording.event_us[rows.start])
+    arrival_us = int(part.event_us[0])
     return Record(sequence_number, arrival_us, wire.encode(header, batch), "0")
 
 
-def _batch(recording: Recording, rows: slice, readings: contract.Contract) -> pa.RecordBatch:
-    event_us = recording.event_us[rows]
-    count = len(event_us)
-    times = pa.array(event_us, pa.timestamp("us", "UTC"))
-    numbers = [str(FIRST_SEQUENCE_NUMBER + rows.start + row) for row in range(count)]
+def _batch(part: Readings, first: int, readings: contract.Contract) -> pa.RecordBatch:
+    count = len(part.event_us)
+    times = pa.array(part.event_us, pa.timestamp("us", "UTC"))
     columns = {
-        readings.device.column: pa.array([_device(recording.path)] * count),
+        readings.device.column: pa.array(part.devices),
         readings.time.column: times,
         "ingest_time": times,
         "quality": pa.array(np.zeros(count, np.int64)),
-        "sequence_number": pa.array(numbers),
+        "sequence_number": pa.array([str(FIRST_SEQUENCE_NUMBER + first + n) for n in range(count)]),
         "sub_sequence_number": pa.array(np.zeros(count, np.int64)),
     }
+    for field in readings.fields:
+        if field.role == "flag":
+            columns[field.column] = pa.nulls(count)
     for index, field in enumerate(readings.measures):
-        values = recording.values[rows, index]
+        values = part.values[:, index]
         columns[field.column] = pa.array(values, mask=np.isnan(values))
     schema = readings.stream_schema
-    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-def _device(path: Path) -> str:
-    return path.as_posix()
+    arrays = [columns[name].cast(schema.field(name).type) for name in schema.names]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
