@@ -16,14 +16,14 @@ export UV_COMPILE_BYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION := 1
 
-.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check k8s-check images up down compose-test lint fmt bench anomaly-bench clean
+.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check k8s-check images up down compose-test lint fmt bench anomaly-bench forecast-bench clean
 
 # Of the soak. SEED replays a soak or the crash matrix.
 MINUTES ?= 5
 SEED ?=
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  DEMO_SECONDS=60 make demo   how long the demo runs; DEMO_KEEP=1 leaves it running"
 	@echo "  make soak MINUTES=5 SEED=1  how long, and which kills and faults"
@@ -159,8 +159,11 @@ fmt: build/.setup ## format and apply safe lint fixes
 bench: build/.setup ## measure cores and the full path; writes bench/results/*.json
 	@$(PY) -m bench
 
-anomaly-bench: build/.setup ## score folders in NAB's and SKAB's layout: NAB=dir SKAB=dir
-	@$(PY) -m bench.anomaly $(if $(NAB),--nab "$(NAB)") $(if $(SKAB),--skab "$(SKAB)")
+anomaly-bench: build/.setup ## score a synthetic fleet with faults, and folders in public layouts: NAB=dir SKAB=dir, MONTH=1
+	@$(PY) -m bench.anomaly --fleet $(if $(NAB),--nab "$(NAB)") $(if $(SKAB),--skab "$(SKAB)") $(if $(MONTH),--month)
+
+forecast-bench: build/.setup ## forecast the synthetic fleet, and folders in public layouts: NAB=dir SKAB=dir
+	@$(PY) -m bench.anomaly.forecast_bench $(if $(NAB),--nab "$(NAB)") $(if $(SKAB),--skab "$(SKAB)")
 
 clean: ## remove everything that was built or installed
 	@rm -rf .venv .uv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

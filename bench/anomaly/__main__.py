@@ -1,7 +1,9 @@
-"""Score folders in the public layouts of NAB and SKAB with the anomaly service's own code.
+"""Score a synthetic fleet, and folders in the public layouts, with the anomaly service's own code.
 
-One CSV per input file goes to RESULTS/{nab,skab}/<same relative path>: timestamp, anomaly_score,
-is_anomaly (by the built-in threshold), one row per input row. Each file is a new device.
+NAB and SKAB: one CSV per input file goes to RESULTS/{nab,skab}/<same relative path>: timestamp,
+anomaly_score, is_anomaly (by the built-in threshold), one row per input row; each file is a new
+device. The fleet: a hundred machines with labelled faults for three days; with --month also eight
+for thirty days. Its tables and pictures go to RESULTS/fleet.
 """
 
 import argparse
@@ -14,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anomaly.detection import ensemble
-from bench.anomaly import figures, layout, service_path
+from bench.anomaly import figures, fleet_bench, layout, service_path
 from telemill import contract, errors
 
 ROOT = Path(__file__).parents[2]
@@ -27,21 +29,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="anomaly-bench", description=__doc__)
     parser.add_argument("--nab", type=Path, help="folder in NAB's layout")
     parser.add_argument("--skab", type=Path, help="folder in SKAB's layout")
+    parser.add_argument(
+        "--fleet", action="store_true", help="the synthetic fleet, also beside folders"
+    )
+    parser.add_argument("--month", action="store_true", help="thirty days of it: ten minutes")
     parser.add_argument("--results", type=Path, default=Path("build/anomaly-bench"))
     given = parser.parse_args(argv)
-    if given.nab is None and given.skab is None:
-        parser.error("NAB, SKAB: takes a folder for one of them, or both")
     try:
         rows = [*_nab(given.nab, given.results), *_skab(given.skab, given.results)]
     except errors.ConfigurationError as error:
         sys.stderr.write(f"anomaly-bench: {error}\n")
         return 2
-    table = Table(*COLUMNS)
-    for row in rows:
-        table.add_row(*row)
+    tables = [fleet_bench.Table("", "", COLUMNS, rows)] if rows else []
+    if given.fleet or not (rows or given.month):
+        tables += fleet_bench.three_days(given.results / "fleet")
+    if given.month:
+        tables += fleet_bench.month(given.results / "fleet")
     console = Console()
     console.width = max(console.width, LEAST_WIDTH)
-    console.print(table)
+    for each in tables:
+        table = Table(*each.head, title=each.title or None)
+        for row in each.rows:
+            table.add_row(*row)
+        console.print(table)
     console.print(f"results in {given.results}")
     return 0
 
