@@ -27,9 +27,9 @@ class Table(NamedTuple):
     rows: list[Sequence[str]]
 
 
-def three_days(results: Path) -> list[Table]:
-    """Score the fleet of a hundred machines; write what was found."""
-    made = fleet.three_days()
+def three_days(results: Path, made: Fleet | None = None) -> list[Table]:
+    """Score a fleet, by default that of a hundred machines; write what was found."""
+    made = made or fleet.three_days()
     scored = _scored(made)
     raised = fleet_figures.episodes_of(scored)
     found = [fleet_figures.judge(each, scored, raised) for each in made.events if each.fault]
@@ -92,7 +92,7 @@ def _of_kind(found: Iterable[Found]) -> dict[str, list[Found]]:
     by_kind: dict[str, list[Found]] = {kind: [] for kind in [*faults.FAULTS, faults.FLEET_WIDE]}
     for each in found:
         by_kind[each.event.kind].append(each)
-    return by_kind
+    return {kind: each for kind, each in by_kind.items() if each}
 
 
 def _by_kind(
