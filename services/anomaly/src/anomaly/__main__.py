@@ -30,12 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def run(chosen: AnomalySettings, stop: asyncio.Event) -> None:
     """Serve, wait for what is needed, score until `stop`."""
-    step = step_of(chosen, contract.load(chosen.contract))
+    readings = contract.load(chosen.contract)
+    step = step_of(chosen, readings)
     async with service.prepared("anomaly", chosen, stop, "sns") as ready:
         if not ready:
             return
         floor, opened = ready
-        alerts = AlertOutlet(opened.sns)
+        units = {measure.column: measure.unit for measure in readings.measures}
+        alerts = AlertOutlet(opened.sns, units=units)
 
         async def find_topic() -> None:
             alerts.topic_arn = await topic_arn(opened.sns, chosen.alert_topic)
@@ -57,7 +59,7 @@ def step_of(chosen: AnomalySettings, readings: contract.Contract) -> AnomalyStep
         raw_retention_hours=chosen.raw_retention_hours,
         detector=chosen.detector(readings),
         threshold=chosen.threshold,
-        hysteresis=chosen.hysteresis,
+        policy=chosen.policy,
     )
 
 
