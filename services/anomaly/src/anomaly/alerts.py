@@ -55,7 +55,13 @@ class AlertOutlet:
         self._publishing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def write(self, shard: Shard, result: StepResult) -> None:
-        """Publish what can be published now; the rest waits for `flush`."""
+        """Publish what can be published now; the rest waits for `flush`.
+
+        Whether a device is muted is looked up here and not in the step, which a replay repeats
+        exactly: readers keep the row that they took first.
+        """
+        muted = self._silence.muted()
+        result.outputs += [rows.output(muted) for rows in result.alert_rows]
         self._waiting[shard.shard_id] += result.alerts
         if self._waiting[shard.shard_id]:
             await self.flush(shard)

@@ -12,6 +12,7 @@ from telemill.contract.field import Field
 
 Table = Literal["readings", "scores", "alerts"]
 """A table of the lake."""
+TABLES: tuple[Table, ...] = ("readings", "scores", "alerts")
 
 
 @dataclass(frozen=True)
