@@ -32,6 +32,11 @@ TableName = Literal["readings", "scores"]
 ALERTS: Table = "alerts"
 
 
+def tables_of(deployed: TableName) -> tuple[Table, ...]:
+    """The tables that one deployment fills."""
+    return (deployed, ALERTS) if deployed == "scores" else (deployed,)
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     """What one table looks like, on the stream and in the lake.
