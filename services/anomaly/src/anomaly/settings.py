@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from anomaly import alerting, episodes, groups
 from anomaly.detection import ensemble, forest, monitor, novelty, rules
-from telemill import contract, names, settings
+from telemill import api_keys, contract, names, settings
 from telemill.stages import service
 
 _TUNING = monitor.Tuning()
@@ -87,6 +87,22 @@ class AnomalySettings(service.StageSettings):
         description="How long an alert waits for other devices', by arrival.",
         gt=0,
     )
+
+    api_key_hashes: str = settings.setting(
+        "",
+        unit="name:sha256",
+        description="Keys that may mute and acknowledge, separated by commas, as"
+        " `telemill-ingest key` makes them. Empty: nobody.",
+    )
+
+    @property
+    def keys(self) -> tuple[api_keys.ApiKey, ...]:
+        """Who may use the HTTP API; raises ConfigurationError for an entry that is wrong."""
+        return api_keys.parse_keys(self.api_key_hashes, "ANOMALY_API_KEY_HASHES")
+
+    def check(self) -> str:
+        """See `Settings.check`."""
+        return f"{super().check()}, {len(self.keys)} API keys"
 
     @model_validator(mode="after")
     def _check_memory(self) -> Self:
