@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-from anomaly import episodes
+from anomaly import alerting
 from anomaly.core import AnomalyStep
 from anomaly.detection import ensemble, forest, monitor
 from anomaly.detection.interface import Batch
@@ -118,7 +118,7 @@ def _run(chunks: list[Chunk]) -> tuple[int, float]:
         raw_retention_hours=168.0,
         detector=DETECTOR,
         threshold=ensemble.THRESHOLD,
-        hysteresis=episodes.Hysteresis(),
+        policy=alerting.Policy(),
     )
     state = step.restore([], READINGS)
     half = len(chunks) // 2

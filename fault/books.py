@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from telemill import audit, errors, names
-from telemill.audit import Lineage, RawItem, Report, ServedBody, columns
+from telemill.audit import Lineage, RawItem, Report, ServedBody, alerts, columns
 from telemill.codec import compression, raw
 from telemill.contract import Contract
 from telemill.kinesis.records import Record, Shard
@@ -61,6 +61,7 @@ class Entries:
     raw_items: list[pa.Table] = field(default_factory=list)
     rows: list[pa.Table] = field(default_factory=list)
     scores: list[pa.Table] = field(default_factory=list)
+    alerts: list[pa.Table] = field(default_factory=list)
     quarantined: list[Lineage] = field(default_factory=list)
 
     def add(self, more: "Entries") -> None:
@@ -69,6 +70,7 @@ class Entries:
         self.raw_items += more.raw_items
         self.rows += more.rows
         self.scores += more.scores
+        self.alerts += more.alerts
         self.quarantined += more.quarantined
 
 
@@ -120,6 +122,9 @@ class Books:
         )
         scores = _joined(entries.scores, columns.LINEAGE.empty_table())
         audit.audit_scores(report, rows, scores, self._contract)
+        wanted = alerts.schema(self._contract)
+        changes = _joined(entries.alerts, wanted.empty_table())
+        audit.audit_alerts(report, changes, from_the_beginning=entries is self._all)
         return Finding(report, changed)
 
     def _read(self) -> tuple[Entries, list[str]]:
@@ -133,6 +138,10 @@ class Books:
                     new.rows.append(self._rows(key, body))
                 case "scores":
                     new.scores.append(_lineages(body))
+                case "alerts":
+                    wanted = alerts.schema(self._contract)
+                    stored = pq.read_table(pa.BufferReader(body), columns=wanted.names)
+                    new.alerts.append(stored.select(wanted.names).cast(wanted))
                 case "quarantine":
                     new.quarantined += _quarantined(body)
         return new, changed

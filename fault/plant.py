@@ -62,7 +62,7 @@ READERS = {
             ANOMALY,
             "anomaly",
             names.READINGS_STREAM,
-            {"WARM_UP_ROWS": WARM_UP_ROWS, "COOL_DOWN_SECONDS": 0},
+            {"WARM_UP_ROWS": WARM_UP_ROWS, "COOL_DOWN_SECONDS": 0, "GROUP_WINDOW_SECONDS": 1},
         ),
         Reader(SINK_SCORES, "sink", names.SCORES_STREAM, {"TABLE": "scores"}),
     )

@@ -14,7 +14,8 @@ from constructs import Construct
 from resources.accepted import accept_wildcards
 from resources.arns import arn, bucket_arn
 from resources.deployments import Deployment
-from telemill import names
+from sink import core
+from telemill import contract, names
 from telemill.progress import snapshots
 
 READ = ("kinesis:GetRecords", "kinesis:GetShardIterator", "kinesis:ListShards")
@@ -22,6 +23,8 @@ DESCRIBE = ("kinesis:DescribeStreamSummary",)
 WRITE = ("kinesis:PutRecords",)
 PROGRESS = ("dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:UpdateItem")
 LEASES_OF_DEVICES = ("dynamodb:PutItem",)
+SILENCE = ("dynamodb:DeleteItem", "dynamodb:PutItem", "dynamodb:Query")
+"""Muted devices and acknowledged alerts."""
 STATE = ("s3:DeleteObject", "s3:GetObject", "s3:PutObject")
 GLUE = (
     "glue:BatchCreatePartition",
@@ -114,6 +117,8 @@ def _streams(of: Deployment) -> list[iam.PolicyStatement]:
 
 
 def _progress_actions(of: Deployment) -> tuple[str, ...]:
+    if of.service == "anomaly":
+        return PROGRESS + SILENCE
     return PROGRESS if of.reads else PROGRESS + LEASES_OF_DEVICES
 
 
@@ -122,7 +127,7 @@ def _buckets(of: Deployment) -> list[iam.PolicyStatement]:
         return []
     prefixes = ["quarantine"]
     if of.service == "sink":
-        prefixes.append(dict(of.settings)["TABLE"])
+        prefixes += _tables(of)
     return [
         statement(
             "Find",
@@ -146,16 +151,20 @@ def _own(of: Deployment) -> list[iam.PolicyStatement]:
     if of.service == "anomaly":
         return [statement("Alert", ["sns:Publish"], [arn("sns", names.ALERT_TOPIC)])]
     if of.service == "sink":
-        return [statement("Catalog", GLUE, _glue_arns(dict(of.settings)["TABLE"]))]
+        return [statement("Catalog", GLUE, _glue_arns(_tables(of)))]
     return []
 
 
-def _glue_arns(table: str) -> list[str]:
+def _tables(of: Deployment) -> tuple[contract.Table, ...]:
+    """What a sink fills: as the sink says it."""
+    deployed: core.TableName = "scores" if dict(of.settings)["TABLE"] == "scores" else "readings"
+    return core.tables_of(deployed)
+
+
+def _glue_arns(tables: Sequence[str]) -> list[str]:
     database = names.GLUE_DATABASE
-    return [
-        arn("glue", rest)
-        for rest in ("catalog", f"database/{database}", f"table/{database}/{table}")
-    ]
+    found = [arn("glue", rest) for rest in ("catalog", f"database/{database}")]
+    return found + [arn("glue", f"table/{database}/{table}") for table in tables]
 
 
 def _key(of: Deployment, key_arn: str) -> list[iam.PolicyStatement]:

@@ -19,7 +19,6 @@ SCAN_LIMIT_MEGABYTES = 10_240
 MEGABYTE_ZEROS = "000000"
 """Appended to the parameter: CloudFormation does not calculate."""
 
-TABLES: tuple[core.TableName, ...] = ("readings", "scores")
 ANALYSTS_WORKGROUP = f"{names.ATHENA_WORKGROUP}-analysts"
 
 
@@ -32,7 +31,7 @@ def tables(scope: Construct, lake: s3.Bucket) -> None:
         database_input={"name": names.GLUE_DATABASE, "description": "Telemill"},
     )
     reading = contract.load(CONTRACT)
-    for name in TABLES:
+    for name in contract.TABLES:
         form = core.form_of(reading, name)
         definition = catalog.define(form, names.GLUE_DATABASE, lake.bucket_name)
         table = glue.CfnTable(

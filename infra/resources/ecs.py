@@ -39,6 +39,7 @@ class Parameters:
     target_group: str
     caller_group: str
     secret: str
+    people_secret: str
 
 
 def parameters(scope: Construct) -> Parameters:
@@ -73,6 +74,9 @@ def parameters(scope: Construct) -> Parameters:
         target_group=text("PushTargetGroupArn", "Target group for HTTP push; empty: none"),
         caller_group=text("PushSecurityGroupId", "Security group of its load balancer"),
         secret=text("PushKeysArn", "Secret with INGEST_API_KEY_HASHES; empty: no push"),
+        people_secret=text(
+            "PeopleKeysArn", "Secret with ANOMALY_API_KEY_HASHES; empty: nobody mutes alerts"
+        ),
     )
 
 
@@ -90,7 +94,13 @@ class Services(Construct):
         self._network = network
         self._key = key
         self._given = parameters(scope)
-        self._has_secret = self._unless_empty("HasApiKeys", self._given.secret)
+        self._secrets = {
+            "ingest": (self._unless_empty("HasApiKeys", self._given.secret), self._given.secret),
+            "anomaly": (
+                self._unless_empty("HasPeopleKeys", self._given.people_secret),
+                self._given.people_secret,
+            ),
+        }
         self._has_group = self._unless_empty("HasPush", self._given.target_group)
         self._inside = Fn.split(",", Fn.import_value(READER_SUBNETS))
         self.cluster = ecs.Cluster(
@@ -111,7 +121,7 @@ class Services(Construct):
         return CfnCondition(self.node.scope, name, expression=given)
 
     def _execution_role(self) -> iam.Role:
-        """Of the agent: pulls the images, writes the logs, reads the one secret."""
+        """Of the agent: pulls the images, writes the logs, reads the secrets."""
         role = iam.Role(
             self, "Execution", assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com")
         )
@@ -136,18 +146,17 @@ class Services(Construct):
             role.add_to_policy(each)
         reason = "GetAuthorizationToken knows no resources; repositories and log groups are ours."
         accept_wildcards(role.node.find_child("DefaultPolicy"), reason, statements)
-        secret = iam.CfnPolicy(
-            self,
-            "ReadSecret",
-            policy_name="secret",
-            roles=[role.role_name],
-            policy_document=iam.PolicyDocument(
-                statements=[
-                    statement("Secret", ["secretsmanager:GetSecretValue"], [self._given.secret])
-                ]
-            ),
-        )
-        secret.cfn_options.condition = self._has_secret
+        for name, (given, secret) in self._secrets.items():
+            allowed = iam.CfnPolicy(
+                self,
+                "ReadSecret" if name == "ingest" else f"Read{name.title()}Secret",
+                policy_name="secret" if name == "ingest" else f"secret-{name}",
+                roles=[role.role_name],
+                policy_document=iam.PolicyDocument(
+                    statements=[statement("Secret", ["secretsmanager:GetSecretValue"], [secret])]
+                ),
+            )
+            allowed.cfn_options.condition = given
         return role
 
     def _security_group(self) -> ec2.SecurityGroup:
@@ -239,13 +248,14 @@ class Services(Construct):
         container.add_mount_points(
             ecs.MountPoint(container_path="/tmp", source_volume="tmp", read_only=False)  # noqa: S108
         )
-        reason = "Settings are no secrets; the one that is comes from Secrets Manager."
+        reason = "Settings are no secrets; those that are come from Secrets Manager."
         accept(task, reason, "AwsSolutions-ECS2")
-        if of.name == "ingest":
-            secrets = [{"Name": "INGEST_API_KEY_HASHES", "ValueFrom": self._given.secret}]
+        if of.name in self._secrets:
+            given, secret = self._secrets[of.name]
+            secrets = [{"Name": f"{of.prefix}API_KEY_HASHES", "ValueFrom": secret}]
             task.node.default_child.add_property_override(
                 "ContainerDefinitions.0.Secrets",
-                Fn.condition_if(self._has_secret.logical_id, secrets, Aws.NO_VALUE),
+                Fn.condition_if(given.logical_id, secrets, Aws.NO_VALUE),
             )
         return task
 

@@ -223,6 +223,7 @@ def _lake_rules() -> list[s3.LifecycleRule]:
     return [
         _ageing("readings", "readings/", keeps_queryable=True),
         _ageing("scores", "scores/", keeps_queryable=True),
+        _ageing("alerts", "alerts/", keeps_queryable=True),
         s3.LifecycleRule(
             id="quarantine",
             prefix="quarantine/",

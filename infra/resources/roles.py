@@ -10,7 +10,7 @@ from resources import access
 from resources.accepted import accept_wildcards
 from resources.arns import arn, bucket_arn
 from resources.catalog import ANALYSTS_WORKGROUP
-from telemill import names
+from telemill import contract, names
 
 SESSION_HOURS = 4
 STREAMS = (names.RAW_STREAM, names.READINGS_STREAM, names.SCORES_STREAM)
@@ -46,10 +46,12 @@ def analyst(scope: Construct, key_arn: str) -> iam.Role:
                 "ListTables",
                 ["s3:ListBucket"],
                 [_lake()],
-                StringLike={"s3:prefix": ["readings/*", "scores/*"]},
+                StringLike={"s3:prefix": [f"{table}/*" for table in contract.TABLES]},
             ),
             access.statement(
-                "ReadTables", ["s3:GetObject"], [_lake("/readings/*"), _lake("/scores/*")]
+                "ReadTables",
+                ["s3:GetObject"],
+                [_lake(f"/{table}/*") for table in contract.TABLES],
             ),
             *_results(ANALYSTS_WORKGROUP),
             _key(key_arn, ["kms:Decrypt", "kms:GenerateDataKey"], "s3"),

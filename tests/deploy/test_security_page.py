@@ -46,6 +46,7 @@ def test_an_analyst_cannot_read_the_quarantine() -> None:
         assert each.rpartition(":::")[2].partition("/")[2] in {
             "readings/*",
             "scores/*",
+            "alerts/*",
             "telemill-analysts/*",
         }
 

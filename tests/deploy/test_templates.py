@@ -257,8 +257,8 @@ def test_tables_are_the_contracts() -> None:
         table["TableInput"]["Name"]: table["TableInput"]
         for _, table in published.resources("catalog", "AWS::Glue::Table")
     }
-    assert set(found) == {"readings", "scores"}
-    for name in ("readings", "scores"):
+    assert set(found) == {"readings", "scores", "alerts"}
+    for name in contract.TABLES:
         wanted = catalog.define(core.form_of(reading, name), names.GLUE_DATABASE, "lake")
         storage = found[name]["StorageDescriptor"]
         assert storage["Columns"] == wanted.columns

@@ -5,10 +5,11 @@ import json
 from typing import Any
 
 import boto3
+import msgspec
 import pytest
 
 from anomaly import alerts
-from anomaly.episodes import Alert
+from anomaly.messages import Alert, GroupAlert, Member
 from telemill import aws as clients
 from telemill import errors
 from telemill.kinesis.records import Shard
@@ -64,6 +65,105 @@ async def test_an_alert_reaches_the_subscriber(topic: tuple[str, str]) -> None:
     assert message["fields"] == {"sensor1": 0.9, "motor1": 0.1}
 
 
+@pytest.mark.parametrize(("wanted", "count"), [("critical", 0), ("warning", 1)])
+async def test_a_subscription_filter_still_chooses(
+    topic: tuple[str, str], wanted: str, count: int
+) -> None:
+    """Message attributes stay what filters ask for, with bodies of several kinds."""
+    arn, url = topic
+    sns = boto3.client("sns")
+    (subscription,) = sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]
+    sns.set_subscription_attributes(
+        SubscriptionArn=subscription["SubscriptionArn"],
+        AttributeName="FilterPolicy",
+        AttributeValue=json.dumps({"severity": [wanted], "kind": ["device"]}),
+    )
+    async with clients.client("sns") as client:
+        await alerts.AlertOutlet(client, arn).write(SHARD, StepResult(alerts=[ALERT]))
+    assert len(received(url)) == count
+
+
+async def test_each_protocol_gets_its_own_body() -> None:
+    """Machines get JSON; mail and phones get words with units."""
+    sns = Flaky(failures=0)
+    outlet = alerts.AlertOutlet(sns, "arn:x", units={"sensor1": "°C"})
+    seen = msgspec.structs.replace(ALERT, seen={"sensor1": 95.25}, expected={"sensor1": 80.0})
+    await outlet.write(SHARD, StepResult(alerts=[seen]))
+    bodies = sns.bodies[0]
+    assert json.loads(bodies["default"])["device_id"] == "7"
+    line = "warning: device 7 since 00:00:00Z: sensor1 95.25 °C (expected 80.00)"
+    assert bodies["email"].startswith(line)
+    assert bodies["sms"].isascii()
+    assert len(bodies["sms"]) <= 140
+
+
+class Asked:
+    """Somebody muted and acknowledged."""
+
+    def __init__(self, muted: set[str], acknowledged: set[str]) -> None:
+        self._muted, self._acknowledged = muted, acknowledged
+
+    def muted(self) -> set[str]:
+        """Devices."""
+        return self._muted
+
+    def acknowledged(self) -> set[str]:
+        """Alerts."""
+        return self._acknowledged
+
+
+@pytest.mark.parametrize(
+    ("muted", "acknowledged", "heard"),
+    [
+        (set(), set(), ["open", "update", "closed"]),
+        ({"7"}, set(), []),
+        (set(), {"7f8e"}, ["open", "closed"]),
+        ({"8"}, {"other"}, ["open", "update", "closed"]),
+    ],
+)
+async def test_silence_is_kept(muted: set[str], acknowledged: set[str], heard: list[str]) -> None:
+    """A muted device says nothing; an acknowledged alert sends no updates, but its closing."""
+    sns = Flaky(failures=0)
+    outlet = alerts.AlertOutlet(sns, "arn:x", silence=Asked(muted, acknowledged))
+    told = [msgspec.structs.replace(ALERT, state=each) for each in ("open", "update", "closed")]
+    await outlet.write(SHARD, StepResult(alerts=told))
+    assert [json.loads(each["default"])["state"] for each in sns.bodies] == heard
+
+
+def group(*devices: str, omitted: int = 0) -> GroupAlert:
+    """The opening of a group."""
+    return GroupAlert(
+        alert_id="g",
+        state="open",
+        severity="warning",
+        contract="fms",
+        since="2026-01-01T00:00:00Z",
+        event_time="2026-01-01T00:00:30Z",
+        devices=len(devices) + omitted,
+        open_devices=len(devices) + omitted,
+        members=[
+            Member(device, f"a-{device}", "open", "warning", "2026-01-01T00:00:00Z", "sensor1")
+            for device in devices
+        ],
+        members_omitted=omitted,
+        fields={"sensor1": len(devices) + omitted},
+        part=devices[0],
+        message_id="m",
+        sequence=0,
+    )
+
+
+async def test_a_group_leaves_its_muted_devices_out() -> None:
+    """Who is muted is not listed nor counted; a group of muted devices alone is not told."""
+    sns = Flaky(failures=0)
+    outlet = alerts.AlertOutlet(sns, "arn:x", silence=Asked({"1", "2"}, set()))
+    await outlet.write(SHARD, StepResult(alerts=[group("1", "2", "3"), group("1", "2")]))
+    (told,) = (json.loads(each["default"]) for each in sns.bodies)
+    assert [each["device_id"] for each in told["members"]] == ["3"]
+    assert (told["devices"], told["open_devices"]) == (1, 1)
+    assert "devices 3" in sns.bodies[0]["sms"]
+
+
 async def test_an_unknown_topic_is_named(aws: str) -> None:
     """A topic that does not exist is one clear error."""
     async with clients.client("sns") as sns:
@@ -77,12 +177,14 @@ class Flaky:
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.published: list[str] = []
+        self.bodies: list[dict[str, str]] = []
 
     async def publish(self, **arguments: Any) -> None:
         if self.failures:
             self.failures -= 1
             raise TimeoutError
-        self.published.append(json.loads(arguments["Message"])["alert_id"])
+        self.bodies.append(json.loads(arguments["Message"]))
+        self.published.append(json.loads(json.loads(arguments["Message"])["default"])["alert_id"])
 
 
 async def test_an_outage_delays_an_alert_and_loses_none() -> None:
@@ -102,7 +204,7 @@ class Slow:
         self.answer = asyncio.Event()
 
     async def publish(self, **arguments: Any) -> None:
-        self.published.append(json.loads(arguments["Message"])["alert_id"])
+        self.published.append(json.loads(json.loads(arguments["Message"])["default"])["alert_id"])
         await self.answer.wait()
 
 

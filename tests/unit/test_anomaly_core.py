@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from anomaly import core, episodes
+from anomaly import alerting, core, groups
 from anomaly import state as anomaly_state
 from anomaly.detection import ensemble, forest, monitor, novelty
 from telemill import contract, errors, slots
@@ -39,7 +39,7 @@ def make_step(detector: ensemble.Ensemble = DETECTOR) -> core.AnomalyStep:
         raw_retention_hours=168,
         detector=detector,
         threshold=ensemble.THRESHOLD,
-        hysteresis=episodes.Hysteresis(),
+        policy=alerting.Policy(grouping=groups.Grouping(0)),
     )
 
 
@@ -207,7 +207,7 @@ def test_a_field_more_keeps_what_was_learned() -> None:
         functools.partial(DETECTOR.begin, fields=len(CONTRACT.measures) + change)
         for change in (1, -1)
     )
-    wider = anomaly_state.restore([snapshot], more, own).detector
+    wider = anomaly_state.restore([snapshot], more, own, len(CONTRACT.measures) + 1).detector
     devices = len(state.keys)
     level = state.detector["monitor.level"][:devices]
     assert np.array_equal(wider["monitor.level"][:devices, :-1], level)
@@ -216,7 +216,7 @@ def test_a_field_more_keeps_what_was_learned() -> None:
     assert not wider["monitor.level"][:, -1].any()
     assert not wider["monitor.covariance"][:, -1].any()
     with pytest.raises(errors.DecodeError, match="another contract"):
-        anomaly_state.restore([snapshot], fewer, own)
+        anomaly_state.restore([snapshot], fewer, own, len(CONTRACT.measures) - 1)
 
 
 def test_a_state_of_the_first_version_keeps_devices_episodes_and_watermarks() -> None:
@@ -226,11 +226,13 @@ def test_a_state_of_the_first_version_keeps_devices_episodes_and_watermarks() ->
     step.step(Chunk(SHARD, records()), state)
     made = msgspec.msgpack.decode(compression.decompress(step.snapshot(state)))
     made[0] = 1
-    made[3] = {
-        name: array[1] for name, array in made[3].items() if not name.startswith("detector.")
-    } | {"mean": bytes(8 * len(state.keys) * len(CONTRACT.measures))}
-    old = compression.zstd_compress(msgspec.msgpack.encode(made))
-    migrated = step.restore([old], SHARD)
+    old = ("streak", "opened_us", "closed_us", "first_us", "alert_id")
+    made[3] = {name: made[3][name][1] for name in old} | {
+        "mean": bytes(8 * len(state.keys) * len(CONTRACT.measures))
+    }
+    del made[5:]
+    first = compression.zstd_compress(msgspec.msgpack.encode(made))
+    migrated = step.restore([first], SHARD)
     assert migrated.keys == state.keys
     assert migrated.watermarks.marks == state.watermarks.marks
     assert np.array_equal(migrated.episodes.opened_us, state.episodes.opened_us)

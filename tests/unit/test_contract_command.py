@@ -71,6 +71,7 @@ def test_table_and_glue_print_what_is_derived(
     assert printed == {
         "readings": fms.glue_columns("readings"),
         "scores": fms.glue_columns("scores"),
+        "alerts": fms.glue_columns("alerts"),
     }
 
 

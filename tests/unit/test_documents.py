@@ -2,14 +2,16 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from anomaly import episodes, settings
+from anomaly import alerting, settings, state, wording
 from anomaly.detection.interface import Batch
+from anomaly.messages import Alert
 from telemill import contract, errors, settings_help
 from transform import reasons
 
@@ -47,33 +49,27 @@ def documented_operations() -> dict[str, set[str]]:
     }
 
 
-def alerts_of_a_fault() -> list[episodes.Alert]:
+def alerts_of_a_fault() -> list[Alert]:
     """Device 17 runs normally, sensor3 rises for 20 readings, then all is well again."""
     rows = np.arange(460)[:, None]
     phases = np.arange(len(COLUMNS))[None, :]
     values = 50.0 + 2.0 * np.sin(1.7 * rows + phases * (1.0 + 0.3 * rows))
     values[300:330, COLUMNS.index("sensor3")] += 8.0
-    state = episodes.empty(1)
-    detector = settings.AnomalySettings().detector(FMS)
+    chosen = settings.AnomalySettings()
+    detector = chosen.detector(FMS)
+    begun = state.empty(partial(detector.begin, fields=len(COLUMNS)), len(COLUMNS))
+    begun.row_of("17", 0)
     event_us = FIRST_US + np.arange(len(values)) * 10_000_000
     batch = Batch(values, np.zeros(len(values), np.int64), event_us)
-    scores, shares, normal = detector.score(batch, detector.begin(1, len(COLUMNS)))[0]
-    made = []
-    for row, (score, share) in enumerate(zip(scores, shares, strict=True)):
-        event_us = FIRST_US + row * 10_000_000
-        anomalous = bool(score >= settings.AnomalySettings().threshold)
-        change = episodes.advance(
-            state, 0, anomalous, event_us, settings.AnomalySettings().hysteresis
-        )
-        if change is None:
-            continue
-        fields = dict(zip(COLUMNS, share.tolist(), strict=True))
-        lineage = ("shardId-000000000001", str(49664 * 10**51 + row), 3)
-        measured = dict(zip(COLUMNS, values[row].tolist(), strict=True))
-        expected = dict(zip(COLUMNS, normal[row].tolist(), strict=True))
-        seen = episodes.Observation(event_us, float(score), fields, lineage, measured, expected)
-        made.append(episodes.announce(state, 0, "17", change, seen, detector.identity))
-    return made
+    scores, begun.detector = detector.score(batch, begun.detector)
+
+    def lineage(row: int) -> tuple[str, str, int]:
+        return "shardId-000000000001", str(49664 * 10**51 + row), 3
+
+    anomalous = scores.score >= chosen.threshold
+    following = alerting.Alerting(chosen.policy, COLUMNS, FMS.name, detector.identity)
+    scored = alerting.Scored(batch, scores, anomalous, event_us, lineage)
+    return [each for each in following.take(scored, begun).messages if isinstance(each, Alert)]
 
 
 def test_every_quarantine_reason_is_documented_and_no_other() -> None:
@@ -120,15 +116,24 @@ def test_the_alert_in_the_documents_is_what_the_code_makes() -> None:
     """The JSON in docs/anomaly.md is an opening alert of the code, but for the last digits."""
     shown = re.search(r"```json\n(.*?)```", section("anomaly.md", "Alerts"), re.DOTALL)
     assert shown is not None
-    opened, closed = alerts_of_a_fault()
+    opened, *_, closed = alerts_of_a_fault()
     documented = json.loads(shown[1])
     made = json.loads(msgspec.json.encode(opened))
     fields = documented.pop("fields"), made.pop("fields")
     scores = documented.pop("score"), made.pop("score")
-    for name in ("seen", "expected"):
+    for name in ("seen", "expected", "peak_fields"):
         assert documented.pop(name) == pytest.approx(made.pop(name), abs=1e-3)
+    assert documented.pop("peak_score") == pytest.approx(made.pop("peak_score"), abs=1e-6)
+    # The page shows the last one alone.
+    (recent,), last = documented.pop("recent"), made.pop("recent")[-1]
+    assert recent["event_time"] == last["event_time"]
+    assert recent["values"] == pytest.approx(last["values"], abs=1e-3)
     assert documented == made
     assert list(fields[0]) == list(fields[1])
     assert fields[0] == pytest.approx(fields[1], abs=1e-3)
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    words = re.search(r"```text\n(.*?)```", section("anomaly.md", "Alerts"), re.DOTALL)
+    assert words is not None
+    units = {each.column: each.unit for each in FMS.measures}
+    assert words[1] == wording.mail(opened, units)
     assert (closed.state, closed.alert_id) == ("closed", opened.alert_id)

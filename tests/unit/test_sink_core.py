@@ -208,6 +208,36 @@ def test_scores_have_their_own_table(fms: contract.Contract) -> None:
     assert _table(scores, taken).schema.equals(fms.score_table_schema, check_metadata=True)
 
 
+def test_the_scores_sink_takes_the_alerts_beside(fms: contract.Contract) -> None:
+    """Rows of both tables come by one stream; each has its own rows and its own watermarks."""
+    scores = core.form_of(fms, "scores")
+    alerts = core.form_of(fms, "alerts")
+    watermarks, counts = Watermarks(), Counter()
+    open_cut = lane.Lane(SHARD, scores, rules.resume(None), watermarks, 168.0)
+    open_cut.gather(_record(scores, 1, [(1, 0), (2, 0), (3, 0)]), 0.0, counts)
+    open_cut.gather(_record(alerts, 2, [(2, 0)]), 0.0, counts)
+    open_cut.gather(_record(scores, 3, [(4, 0)]), 0.0, counts)
+    open_cut.gather(_record(alerts, 4, [(2, 0), (4, 0)]), 0.0, counts)
+    sealed = open_cut.seal(full=True)
+    assert sealed is not None
+    assert sealed.beside is not None
+    assert (sealed.rows.count, sealed.beside.count, sealed.rejected) == (4, 2, ())
+    assert sealed.beside.table().schema.equals(fms.alert_table_schema, check_metadata=True)
+    assert sealed.beside.table().column("sequence_number").to_pylist() == [
+        batches.sequence_number(2),
+        batches.sequence_number(4),
+    ]
+    assert counts["readings_in",] == 4
+    assert {origin.producer for origin in watermarks.marks} == {"transform", "transform#alerts"}
+
+
+def test_the_readings_sink_takes_no_alerts(form: core.Form, fms: contract.Contract) -> None:
+    """They are not on its stream: something is wired wrongly, and good rows wait."""
+    record = _record(core.form_of(fms, "alerts"), 1, [(1, 0)])
+    with pytest.raises(errors.ConfigurationError, match="a batch of alerts"):
+        core.take(record, form, Watermarks())
+
+
 def _lane(form: core.Form, gathering: rules.Gathering | None = None) -> lane.Lane:
     return lane.Lane(SHARD, form, gathering or rules.resume(None), Watermarks(), 168.0)
 

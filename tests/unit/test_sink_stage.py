@@ -287,3 +287,28 @@ async def test_an_empty_shard_ends(world: World) -> None:
     await stage.settle()
     assert await stage.finished(SHARD)
     assert not world.lake.objects
+
+
+async def test_every_crash_heals_where_two_tables_are_filled() -> None:
+    """Scores and the alerts on their stream: each row once in its own table, whatever dies."""
+    form = core.form_of(contract.load("contracts/fms.yaml"), "scores")
+    alerts = core.form_of(form.contract, "alerts")
+    records = [
+        testing.record_of(form, 1, [(1, 0), (2, 0)]),
+        testing.record_of(alerts, 2, [(2, 0)]),
+        testing.record_of(form, 3, [(2, 0), (3, 0)]),
+        testing.record_of(alerts, 4, [(2, 0), (3, 0)]),
+        testing.record_of(alerts, 5, [(3, 0)]),
+        testing.record_of(form, 6, [(4, 0)]),
+    ]
+    whole = World(form)
+    assert await testing.run_once(whole, SHARD, records, SIZES, cut_after=CUTS, ends=True)
+    for crash_at in range(len(whole.steps) + 1):
+        world = World(form)
+        world.crash_at = crash_at
+        await testing.run_once(world, SHARD, records, SIZES, cut_after=CUTS, ends=True)
+        world.crash_at = None
+        assert await testing.run_once(world, SHARD, records, (3, 3), ends=True)
+        scores = testing.stored_rows((1, 0), (2, 0), (3, 0), (4, 0))
+        assert Counter(world.rows("scores/")) == Counter(scores)
+        assert Counter(world.rows("alerts/")) == Counter(testing.stored_rows((2, 0), (3, 0)))

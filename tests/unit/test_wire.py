@@ -91,7 +91,7 @@ def test_a_slice_of_a_batch_carries_only_itself() -> None:
     assert len(data) < 700
 
 
-@pytest.mark.parametrize("kind", ["readings", "scores"])
+@pytest.mark.parametrize("kind", ["readings", "scores", "alerts"])
 @pytest.mark.parametrize("trace", [b"", bytes(range(25))])
 def test_read_header_reads_every_field(kind: wire.Kind, trace: bytes) -> None:
     """The header alone is read without the rows."""
@@ -101,7 +101,7 @@ def test_read_header_reads_every_field(kind: wire.Kind, trace: bytes) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"trace": b"short"}, {"kind": "alerts"}, {"producer": "x" * 256}],
+    [{"trace": b"short"}, {"kind": "forecasts"}, {"producer": "x" * 256}],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_a_header_that_cannot_be_written_is_a_programming_error(wrong: dict[str, Any]) -> None:

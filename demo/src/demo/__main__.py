@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,9 +17,9 @@ import boto3
 from rich.console import Console
 from rich.live import Live
 
-from demo import collect, evaluate, queries, report, status, topology
+from demo import collect, evaluate, injections, queries, report, status, topology
 from demo.settings import DemoSettings
-from telemill import errors, names, provision, settings
+from telemill import contract, errors, names, provision, settings
 from telemill.testing import emulator, processes
 from telemill.testing.processes import Process, Spec
 
@@ -120,13 +121,25 @@ class Demo:
         stages = [status.Stage(each) for each in self._pipeline()]
         self._wait_until_ready(stages)
         started = time.monotonic()
+        to_inject = True
         with _display(self.settings.seconds) as show:
             while (elapsed := time.monotonic() - started) < self.settings.seconds:
                 self._check_running()
+                if to_inject and elapsed >= injections.FROM_SHARE * self.settings.seconds:
+                    to_inject = False
+                    self._inject()
                 for stage in stages:
                     stage.update(time.monotonic())
                 show(stages, elapsed)
                 time.sleep(STATUS_SECONDS)
+
+    def _inject(self) -> None:
+        seconds = injections.LASTS_SHARE * self.settings.seconds
+        injections.inject(
+            self.services[topology.SIMULATOR].spec.url,
+            self.settings.devices,
+            max(1, int(seconds / self.settings.interval_seconds)),
+        )
 
     def _wait_until_ready(self, stages: list[status.Stage]) -> None:
         def all_ready() -> bool:
@@ -183,7 +196,7 @@ class Demo:
 
     def _evaluate(self, alerts: "Alerts", flowed_seconds: float) -> int:
         parquet = self.directory / "parquet"
-        for table in ("readings", "scores"):
+        for table in contract.TABLES:
             collect.download(names.LAKE_BUCKET, f"{table}/", parquet / table)
         collect.download(names.LAKE_BUCKET, "quarantine/", self.directory / "quarantine")
         athena, duck = queries.through_athena(), queries.through_duckdb(parquet)
@@ -191,7 +204,7 @@ class Demo:
         summary = {
             **made.summary,
             "seconds": round(flowed_seconds, 1),
-            "alerts": alerts.count(),
+            "alerts": {kind: alerts.opened(kind) for kind in ("device", "group")},
             "athena_and_duckdb_agree": queries.agree(athena, duck),
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -207,20 +220,20 @@ class Alerts:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._ids: dict[str, set[str]] = defaultdict(set)
 
-    def count(self) -> int:
-        """Distinct alerts opened."""
+    def opened(self, kind: str) -> int:
+        """Distinct alerts of a kind that were opened."""
         sqs = boto3.client("sqs")
-        seen: set[str] = set()
-        while True:
-            answer = sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10)
-            messages = answer.get("Messages", ())
-            if not messages:
-                return len(seen)
+        while messages := sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10).get(
+            "Messages", ()
+        ):
             for message in messages:
                 alert = json.loads(json.loads(message["Body"])["Message"])
-                seen.add(alert["alert_id"])
+                if alert["state"] == "open":
+                    self._ids[alert["kind"]].add(alert["alert_id"])
                 sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+        return len(self._ids[kind])
 
 
 def _subscribe(topic: str) -> Alerts:

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from demo import collect, summary, topology
+from demo import collect, faults, summary, topology
 from demo.queries import Answer
 from demo.report import Figures
 from demo.settings import DemoSettings
 from telemill import audit, contract, names
-from telemill.audit import Report
+from telemill.audit import Report, lake
+from telemill.audit import alerts as audit_of_alerts
 from telemill.audit import report as audit_report
 from telemill.audit.aside import aside
 from telemill.testing.processes import Process, log_events
@@ -42,11 +44,15 @@ def evaluate(
     served = collect.served_bodies(directory / "served.ndjson")
     rows = collect.stored_rows(directory / "parquet" / "readings")
     scores = collect.stored_rows(directory / "parquet" / "scores")
+    alerts = collect.stored_rows(directory / "parquet" / "alerts")
     raw = collect.read_raw(names.RAW_STREAM)
     bad = aside(collect.quarantined(directory / "quarantine"), names.RAW_STREAM, fms, raw)
     # The services have used everything up and stopped: nothing is in flight.
     found = audit.audit(fms, served, raw.items, rows, bad.lineages, raw.parents)
     audit.audit_scores(found, rows, scores, fms)
+    audit.audit_alerts(found, _changes(directory / "parquet", fms))
+    injected = faults.injected(directory / "served.ndjson")
+    verdicts, unexplained = faults.judge(injected, alerts, scores)
     committed = _committed_at(services[topology.SINK_READINGS].log_path)
     ordered = summary.latencies(rows, committed)
     made = {
@@ -59,7 +65,9 @@ def evaluate(
             "quarantined": found.quarantined,
             "duplicates": found.duplicates,
             "scores": len(scores),
+            "alert_rows": len(alerts),
         },
+        "faults": faults.figures(verdicts, unexplained),
         "served_by_status": {
             str(status): count
             for status, count in sorted(Counter(a.status for a in served).items())
@@ -70,7 +78,17 @@ def evaluate(
         "exit_statuses": {name: process.exit_status for name, process in services.items()},
         "clean_exit": all(process.exit_status == 0 for process in services.values()),
     }
-    return Evaluation(made, summary.figures(fms, rows, scores, ordered), found)
+    charted = summary.figures(fms, rows, scores, ordered)
+    if rows:
+        start = min(row.columns["ingest_time"].timestamp() for row in rows)
+        charted.faults = faults.table(verdicts, start)
+    return Evaluation(made, charted, found)
+
+
+def _changes(parquet: Path, of: contract.Contract) -> pa.Table:
+    """The alerts table as the audit takes it."""
+    folder = lake.Folder(parquet)
+    return lake.read_rows(folder, lake.object_names(folder, "alerts"), audit_of_alerts.schema(of))
 
 
 def _committed_at(sink_log: Path) -> dict[str, float]:
@@ -108,10 +126,11 @@ def show(
         for status, count in made["served_by_status"].items()
     )
     console.print(
-        f"\n{counts['served']:,} answers served ({statuses}); {made['alerts']} alerts; event time →"
+        f"\n{counts['served']:,} answers served ({statuses}); event time →"
         f" committed Parquet: p50 {latency['p50']:.1f} s, p99 {latency['p99']:.1f} s"
         f" (flush interval {made['flush_interval_seconds']:g} s)\n"
     )
+    console.print(_found(made) + "\n")
     audit_report.show(console, report)
     if not made["athena_and_duckdb_agree"]:
         console.print("[red]Athena and DuckDB disagree[/red]")
@@ -119,3 +138,16 @@ def show(
         if exit_status != 0:
             console.print(f"[red]{name} ended with status {exit_status}[/red]")
     console.print(f"{directory}/report.html, summary.json, parquet/, quarantine/", soft_wrap=True)
+
+
+def _found(made: Mapping[str, Any]) -> str:
+    faults_found, alerts = made["faults"], made["alerts"]
+    return (
+        f"{faults_found['injected']} faults injected: {faults_found['found']} found"
+        f" (median {faults_found['median_delay_seconds'] or 0:.1f} s after the first faulty"
+        " reading),"
+        f" {faults_found['injected_in_warm_up']} while the device warmed up,"
+        f" {faults_found['not_found']} not; alerts sent: {alerts['device']} of devices,"
+        f" {alerts['group']} of groups; {faults_found['alerts_without_fault']} episodes without an"
+        " injected fault"
+    )

@@ -15,7 +15,7 @@ body { overflow-x:hidden; font:15px/1.5 system-ui,sans-serif;
   padding:0 1rem; }
 h1 { font-size:1.6rem; margin:0 0 .2rem; } h2 { font-size:1.1rem; margin:2rem 0 .5rem; }
 .sub { color:var(--soft); margin:0 0 1.2rem; }
-.cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(105px,1fr)); gap:.7rem; }
+.cards { display:grid; grid-template-columns:repeat(4,1fr); gap:.7rem; }
 .card { border:1px solid var(--line); border-radius:8px; padding:.6rem .8rem; }
 .card b { display:block; font-size:1.1rem; white-space:nowrap; font-variant-numeric:tabular-nums; }
 .card span { color:var(--soft); font-size:.82rem; }
@@ -56,6 +56,7 @@ class Figures:
         span: First and last second, the same for every chart over time.
         signals: A few devices.
         queries: Title, SQL, column names, rows.
+        faults: Rows of `demo.faults.table`.
     """
 
     latency_edges: list[float] = field(default_factory=list)
@@ -66,6 +67,7 @@ class Figures:
     queries: list[tuple[str, str, Sequence[str], Sequence[Sequence[Any]]]] = field(
         default_factory=list
     )
+    faults: list[list[Any]] = field(default_factory=list)
 
 
 def page(summary: Mapping[str, Any], figures: Figures) -> str:
@@ -81,6 +83,7 @@ def page(summary: Mapping[str, Any], figures: Figures) -> str:
         charts.bars(figures.latency_edges, figures.latency_counts, "seconds"),
         "<h2>Readings stored, per second of arrival</h2>",
         charts.lines([("readings/s", figures.rates)], "seconds since start", span=figures.span),
+        _faults(summary, figures),
         *(_signals(each, figures.span) for each in figures.signals),
         "<h2>Where every reading went</h2>",
         _table(("stage", "count"), list(summary["counts"].items())),
@@ -110,7 +113,8 @@ def _cards(summary: Mapping[str, Any]) -> str:
         ("out of order", summary["out_of_order"], "bad" if summary["out_of_order"] else "good"),
         ("altered", summary["altered"], "bad" if summary["altered"] else "good"),
         ("latency p50 · p99, s", f"{latency['p50']:.1f} · {latency['p99']:.1f}", ""),
-        ("alerts", summary["alerts"], ""),
+        ("faults found", f"{summary['faults']['found']} of {summary['faults']['injected']}", ""),
+        ("alerts · groups", f"{summary['alerts']['device']} · {summary['alerts']['group']}", ""),
     ]
     return (
         "<div class=cards>"
@@ -119,6 +123,24 @@ def _cards(summary: Mapping[str, Any]) -> str:
             for name, value, kind in cells
         )
         + "</div>"
+    )
+
+
+FAULT_COLUMNS = ("fault", "device", "injected, s", "alert, s", "delay, s", "severity", "why")
+
+
+def _faults(summary: Mapping[str, Any], figures: Figures) -> str:
+    found = summary["faults"]
+    told = (
+        f"{found['found']} of {found['injected']} found; {found['injected_in_warm_up']} were"
+        f" injected while the device warmed up, {found['not_found']} were not seen."
+        f" {found['alerts_without_fault']} episodes had no injected fault: the demo warms up for"
+        " seconds only. Times are seconds since the start; an alert opens with the third anomalous"
+        " reading in a row."
+    )
+    return (
+        "<h2>Injected faults: found, when, why</h2>"
+        f"<p class=legend>{escape(told)}</p>{_table(FAULT_COLUMNS, figures.faults)}"
     )
 
 

@@ -23,8 +23,11 @@ SINK_READINGS = "sink-readings"
 ANOMALY = "anomaly"
 SINK_SCORES = "sink-scores"
 WORKER_ID = "demo"
-WARM_UP_ROWS = 15
+WARM_UP_ROWS = 25
 """A short demo cannot wait for the default; a few false anomalies are the price."""
+GROUP_DEVICES = 3
+GROUP_WINDOW_SECONDS = 5
+"""Few devices and little time, over two shards."""
 PUSH_KEY = "demo-only"
 """The key for HTTP push; a real one comes from `telemill-ingest key`."""
 
@@ -68,7 +71,17 @@ def specs(settings: DemoSettings, directory: Path, topic: str) -> list[Spec]:
         _spec(
             SINK_READINGS, "sink", "SINK_", {"TABLE": "readings", "FLUSH_INTERVAL_SECONDS": flush}
         ),
-        _spec(ANOMALY, "anomaly", "ANOMALY_", {"ALERT_TOPIC": topic, "WARM_UP_ROWS": WARM_UP_ROWS}),
+        _spec(
+            ANOMALY,
+            "anomaly",
+            "ANOMALY_",
+            {
+                "ALERT_TOPIC": topic,
+                "WARM_UP_ROWS": WARM_UP_ROWS,
+                "GROUP_DEVICES": GROUP_DEVICES,
+                "GROUP_WINDOW_SECONDS": GROUP_WINDOW_SECONDS,
+            },
+        ),
         _spec(SINK_SCORES, "sink", "SINK_", {"TABLE": "scores", "FLUSH_INTERVAL_SECONDS": flush}),
         _spec(
             INGEST,

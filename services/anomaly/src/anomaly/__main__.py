@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
+from anomaly import api, mutes
 from anomaly.alerts import AlertOutlet, topic_arn
 from anomaly.app import create_app
 from anomaly.core import AnomalyStep
@@ -30,22 +31,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def run(chosen: AnomalySettings, stop: asyncio.Event) -> None:
     """Serve, wait for what is needed, score until `stop`."""
-    step = step_of(chosen, contract.load(chosen.contract))
-    async with service.prepared("anomaly", chosen, stop, "sns") as ready:
+    readings = contract.load(chosen.contract)
+    step = step_of(chosen, readings)
+    people = api.Api(chosen.keys, readings)
+    routes = {api.PREFIX: people.app()}
+    async with service.prepared("anomaly", chosen, stop, "sns", routes=routes) as ready:
         if not ready:
             return
         floor, opened = ready
-        alerts = AlertOutlet(opened.sns)
+        table = mutes.SilenceTable(opened.dynamodb, chosen.progress_table, chosen.app_id)
+        silences = mutes.Silences(table)
+        units = {measure.column: measure.unit for measure in readings.measures}
+        alerts = AlertOutlet(opened.sns, units=units, silence=silences)
 
         async def find_topic() -> None:
             alerts.topic_arn = await topic_arn(opened.sns, chosen.alert_topic)
 
         # While the topic is missing, /readyz says so and SIGTERM still ends the process.
         finding = aws.wait_for(floor.health, f"topic {chosen.alert_topic}", find_topic)
-        if await done_before(stop, finding):
-            await service.run(
-                chosen, floor, opened, stop, step=step, create_app=create_app, outlets=[alerts]
-            )
+        reading = aws.wait_for(floor.health, "muted devices", silences.refresh)
+        if not (await done_before(stop, finding) and await done_before(stop, reading)):
+            return
+        people.open(silences)
+        await service.run(
+            chosen,
+            floor,
+            opened,
+            stop,
+            step=step,
+            create_app=create_app,
+            outlets=[alerts],
+            background=[silences.run()],
+        )
 
 
 def step_of(chosen: AnomalySettings, readings: contract.Contract) -> AnomalyStep:
@@ -57,7 +74,7 @@ def step_of(chosen: AnomalySettings, readings: contract.Contract) -> AnomalyStep
         raw_retention_hours=chosen.raw_retention_hours,
         detector=chosen.detector(readings),
         threshold=chosen.threshold,
-        hysteresis=chosen.hysteresis,
+        policy=chosen.policy,
     )
 
 

@@ -3,21 +3,20 @@
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 import structlog
 
-from anomaly.episodes import Alert
+from anomaly import wording
+from anomaly.messages import GroupAlert, Message
+from anomaly.silence import NOTHING, Silence, heard
 from telemill import aws, errors
 from telemill.kinesis import backoff
 from telemill.kinesis.records import Shard
 from telemill.seldom import Seldom
 from telemill.stages.step import StepResult
-
-MAX_SUBJECT_CHARACTERS = 100
-"""SNS API reference, Publish: subjects are shorter than 100 characters."""
 
 log = structlog.get_logger()
 
@@ -30,6 +29,8 @@ class AlertOutlet:
         sns: Any,
         topic_arn: str = "",
         *,
+        units: Mapping[str, str] | None = None,
+        silence: Silence = NOTHING,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -38,19 +39,29 @@ class AlertOutlet:
         Args:
             sns: aiobotocore client.
             topic_arn: Where alerts go; may be set later, before the first alert.
+            units: Unit of each field, for people.
+            silence: What is muted and acknowledged.
             sleep: Waits between attempts.
             uniform: Jitter, in [0, 1).
         """
         self._sns = sns
         self.topic_arn = topic_arn
+        self._units = units or {}
+        self._silence = silence
         self._sleep = sleep
         self._random = uniform
         self._seldom = Seldom()
-        self._waiting: dict[str, list[Alert]] = defaultdict(list)
+        self._waiting: dict[str, list[Message]] = defaultdict(list)
         self._publishing: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def write(self, shard: Shard, result: StepResult) -> None:
-        """Publish what can be published now; the rest waits for `flush`."""
+        """Publish what can be published now; the rest waits for `flush`.
+
+        Whether a device is muted is looked up here and not in the step, which a replay repeats
+        exactly: readers keep the row that they took first.
+        """
+        muted = self._silence.muted()
+        result.outputs += [rows.output(muted) for rows in result.alert_rows]
         self._waiting[shard.shard_id] += result.alerts
         if self._waiting[shard.shard_id]:
             await self.flush(shard)
@@ -62,11 +73,12 @@ class AlertOutlet:
         async with self._publishing[shard.shard_id]:
             await self._empty(self._waiting[shard.shard_id])
 
-    async def _empty(self, waiting: list[Alert]) -> None:
+    async def _empty(self, waiting: list[Message]) -> None:
         failures = 0
         while waiting:
             try:
-                await self._publish(waiting[0])
+                if (message := heard(waiting[0], self._silence)) is not None:
+                    await self._publish(message)
             except errors.TransientError as error:
                 failures += 1
                 if times := self._seldom.due("alert"):
@@ -76,31 +88,36 @@ class AlertOutlet:
                 failures = 0
                 waiting.pop(0)
 
-    async def _publish(self, alert: Alert) -> None:
+    async def _publish(self, message: Message) -> None:
         with aws.map_exceptions("sns:Publish", topic=self.topic_arn):
             await self._sns.publish(
                 TopicArn=self.topic_arn,
-                Subject=_subject(alert),
-                Message=msgspec.json.encode(alert).decode(),
+                Subject=wording.subject(message),
+                MessageStructure="json",
+                Message=self._body(message),
                 MessageAttributes={
-                    "state": {"DataType": "String", "StringValue": alert.state},
-                    "severity": {"DataType": "String", "StringValue": alert.severity},
-                    "device_id": {"DataType": "String", "StringValue": alert.device_id},
+                    name: {"DataType": "String", "StringValue": text}
+                    for name, text in _attributes(message).items()
                 },
             )
-        log.info(
-            "anomaly.alert_published",
-            alert_id=alert.alert_id,
-            state=alert.state,
-            severity=alert.severity,
-            device_id=alert.device_id,
-        )
+        log.info("anomaly.alert_published", alert_id=message.alert_id, **_attributes(message))
+
+    def _body(self, message: Message) -> str:
+        """JSON for machines, words for people: each subscription gets its own."""
+        bodies = {
+            "default": msgspec.json.encode(message).decode(),
+            "email": wording.mail(message, self._units),
+            "sms": wording.sms(message, self._units),
+        }
+        return msgspec.json.encode(bodies).decode()
 
 
-def _subject(alert: Alert) -> str:
-    leading = next(iter(alert.fields), "")
-    subject = f"{alert.severity}: device {alert.device_id} {alert.state} ({leading})"
-    return subject[: MAX_SUBJECT_CHARACTERS - 1]
+def _attributes(message: Message) -> dict[str, str]:
+    """What subscription filters may ask for."""
+    found = {"kind": message.kind, "state": message.state, "severity": message.severity}
+    if not isinstance(message, GroupAlert):
+        found["device_id"] = message.device_id
+    return found
 
 
 async def topic_arn(sns: Any, topic: str) -> str:

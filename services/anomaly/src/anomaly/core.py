@@ -1,6 +1,6 @@
 """Score readings: batches of the readings stream in, batches of scores and alerts out. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anomaly import episodes
+from anomaly import alert_rows, alerting, messages
 from anomaly.detection.interface import Batch, Detector, Floats, Ints, Scores
 from anomaly.state import State, restore, snapshot
 from telemill import errors, slots
@@ -44,7 +44,7 @@ class AnomalyStep:
         raw_retention_hours: float,
         detector: Detector,
         threshold: float,
-        hysteresis: episodes.Hysteresis,
+        policy: alerting.Policy,
     ) -> None:
         """Fix what does not change.
 
@@ -55,7 +55,7 @@ class AnomalyStep:
             raw_retention_hours: How long a replay can reach back.
             detector: Scores the readings.
             threshold: Score from which a reading is an anomaly.
-            hysteresis: Of the alerts.
+            policy: Of the alerts.
         """
         self._contract = contract
         self._app_id = app_id
@@ -66,12 +66,15 @@ class AnomalyStep:
         self._columns = [field.column for field in contract.measures]
         # Novelty alone is said once, in one reading: waiting for a run would never alert.
         alone = len(self._columns) == 1
-        self._hysteresis = replace(hysteresis, open_after_rows=1) if alone else hysteresis
+        if alone:
+            policy = replace(policy, hysteresis=replace(policy.hysteresis, open_after_rows=1))
+        self._alerting = alerting.Alerting(policy, self._columns, contract.name, detector.identity)
 
     def restore(self, states: Sequence[bytes], shard: Shard) -> State:
         """Go on from a snapshot, or begin a child with its parents' slots."""
         own = slots.slots_in(shard.first_hash_key, shard.last_hash_key, self._slot_count)
-        return restore(states, partial(self._detector.begin, fields=len(self._columns)), own)
+        measures = len(self._columns)
+        return restore(states, partial(self._detector.begin, fields=measures), own, measures)
 
     def snapshot(self, state: State) -> bytes:
         """Everything that decides what comes next."""
@@ -120,7 +123,10 @@ class AnomalyStep:
         # NaN, of a device in warm-up, is no anomaly.
         anomalous = scores.score >= self._threshold
         result.counts["anomaly",] += int(anomalous.sum())
-        self._alert(table, taken, scores, anomalous, readings, state, result)
+        arrival_us = table.column("ingest_time").cast(pa.int64()).to_numpy()
+        lineage = _lineage_of(table, taken)
+        scored = alerting.Scored(readings, scores, anomalous, arrival_us, lineage)
+        self._alert(table, taken, scored, state, result)
         batch = self._score_batch(table, scores, anomalous)
         result.outputs = self._outputs(batch, taken)
         bounds = pc.min_max(table.column("event_time").cast(pa.int64())).as_py()
@@ -145,46 +151,20 @@ class AnomalyStep:
         self,
         table: pa.Table,
         taken: list[Taken],
-        scored: Scores,
-        anomalous: Any,
-        readings: Batch,
+        scored: alerting.Scored,
         state: State,
         result: StepResult,
     ) -> None:
-        devices, event_us = readings.devices, readings.event_us
-        concerned = episodes.concerns(anomalous, devices, state.episodes)
-        if not len(concerned):
-            return
-        shard_of_row = _shard_of_row(taken)
-        for row in concerned.tolist():
-            device = int(devices[row])
-            change = episodes.advance(
-                state.episodes, device, bool(anomalous[row]), int(event_us[row]), self._hysteresis
+        told = self._alerting.take(scored, state)
+        result.alerts += told.messages
+        for _, alert in told.rows:
+            result.counts["alert", alert.severity] += alert.state == messages.OPEN
+        if told.rows:
+            rows = alert_rows.batch(self._contract, told.rows, table, scored)
+            headers = [each.header for each in taken for _ in range(each.batch.num_rows)]
+            result.alert_rows = alert_rows.split(
+                rows, [headers[row] for row, _ in told.rows], self._app_id
             )
-            if change is None:
-                continue
-            lineage = (
-                shard_of_row(row),
-                table.column("sequence_number")[row].as_py(),
-                table.column("sub_sequence_number")[row].as_py(),
-            )
-            parts = (scored.contributions, readings.values, scored.expected)
-            fields, seen, expected = (
-                dict(zip(self._columns, part[row].tolist(), strict=True)) for part in parts
-            )
-            observation = episodes.Observation(
-                int(event_us[row]), float(scored.score[row]), fields, lineage, seen, expected
-            )
-            alert = episodes.announce(
-                state.episodes,
-                device,
-                state.keys[device],
-                change,
-                observation,
-                self._detector.identity,
-            )
-            result.alerts.append(alert)
-            result.counts["alert", alert.severity] += change == "open"
 
     def _score_batch(self, table: pa.Table, scores: Scores, anomalous: Any) -> pa.RecordBatch:
         warm = ~np.isnan(scores.score)
@@ -238,10 +218,14 @@ def _matrix(table: pa.Table, columns: Sequence[str]) -> Floats:
     return matrix
 
 
-def _shard_of_row(taken: list[Taken]) -> Any:
+def _lineage_of(table: pa.Table, taken: list[Taken]) -> Callable[[int], tuple[str, str, int]]:
     ends = np.cumsum([each.batch.num_rows for each in taken])
 
-    def shard_of(row: int) -> str:
-        return taken[int(np.searchsorted(ends, row, side="right"))].header.raw_shard_id
+    def lineage(row: int) -> tuple[str, str, int]:
+        return (
+            taken[int(np.searchsorted(ends, row, side="right"))].header.raw_shard_id,
+            table.column("sequence_number")[row].as_py(),
+            table.column("sub_sequence_number")[row].as_py(),
+        )
 
-    return shard_of
+    return lineage

@@ -1,51 +1,14 @@
-"""From anomalous readings to alerts: one alert per episode, with hysteresis and cool-down. Pure."""
+"""From anomalous readings to episodes, with hysteresis and cool-down. Pure."""
 
-import math
-import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-ALERT_NAMESPACE = uuid.UUID("6f1c3c0e-53a5-5f0e-9d1b-6b0b6d2c0a11")
 US_PER_SECOND = 1_000_000
-CRITICAL_SCORE = 0.999999
 
-
-class Alert(msgspec.Struct, frozen=True):
-    """What an operator is told; `alert_id` is the same whenever the same rows are read again.
-
-    Attributes:
-        alert_id: Derived from detector, device and the lineage of the opening reading.
-        state: "open" or "closed".
-        severity: "warning" or "critical".
-        device_id: Canonical device key.
-        since: Event time of the first anomalous reading, ISO 8601 UTC.
-        event_time: Event time of the reading that opened or closed the episode.
-        score: Score of that reading.
-        fields: Share of each field in the score, largest first.
-        detector: Name and version.
-        lineage: Shard, sequence number, sub-sequence number of that reading.
-        seen: That reading's values, in the order of `fields`; null where there was none.
-        expected: What would have been normal; null where that is not known.
-    """
-
-    alert_id: str
-    state: str
-    severity: str
-    device_id: str
-    since: str
-    event_time: str
-    score: float
-    fields: dict[str, float]
-    detector: str
-    lineage: tuple[str, str, int]
-    seen: dict[str, float | None] = {}
-    expected: dict[str, float | None] = {}
+RECENT_ROWS = 5
+"""Readings of each device that a message can show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +36,10 @@ class Episodes:
         closed_us: Event time of the last close; 0 when there was none.
         first_us: Event time of the first row of the present run of anomalies.
         alert_id: 16 bytes of the open episode's alert.
+        rows: Readings so far.
+        recent_us: Event times of the last `RECENT_ROWS` readings: reading n is at n modulo that.
+        recent_score: Their scores.
+        recent_values: Their values, by field.
     """
 
     streak: npt.NDArray[np.int64]
@@ -80,9 +47,13 @@ class Episodes:
     closed_us: npt.NDArray[np.int64]
     first_us: npt.NDArray[np.int64]
     alert_id: npt.NDArray[np.bytes_]
+    rows: npt.NDArray[np.int64]
+    recent_us: npt.NDArray[np.int64]
+    recent_score: npt.NDArray[np.float64]
+    recent_values: npt.NDArray[np.float64]
 
 
-def empty(device_count: int) -> Episodes:
+def empty(device_count: int, fields: int = 0) -> Episodes:
     """Devices without an episode."""
     return Episodes(
         streak=np.zeros(device_count, np.int64),
@@ -90,6 +61,10 @@ def empty(device_count: int) -> Episodes:
         closed_us=np.zeros(device_count, np.int64),
         first_us=np.zeros(device_count, np.int64),
         alert_id=np.zeros(device_count, "V16"),
+        rows=np.zeros(device_count, np.int64),
+        recent_us=np.zeros((device_count, RECENT_ROWS), np.int64),
+        recent_score=np.zeros((device_count, RECENT_ROWS)),
+        recent_values=np.zeros((device_count, RECENT_ROWS, fields)),
     )
 
 
@@ -149,75 +124,3 @@ def _advance_quiet(
 
 def _quiet_until(episodes: Episodes, device: int, hysteresis: Hysteresis) -> int:
     return int(episodes.closed_us[device]) + int(hysteresis.cool_down_seconds * US_PER_SECOND)
-
-
-class Observation(NamedTuple):
-    """The reading that opened or closed an episode.
-
-    Attributes:
-        event_us: Its event time.
-        score: Its score.
-        fields: Share of each field in the score.
-        lineage: Shard, sequence number, sub-sequence number.
-        seen: Its value of each field; NaN where there was none.
-        expected: The normal value of each field; NaN where that is not known.
-    """
-
-    event_us: int
-    score: float
-    fields: dict[str, float]
-    lineage: tuple[str, str, int]
-    seen: Mapping[str, float] = {}
-    expected: Mapping[str, float] = {}
-
-
-def announce(
-    episodes: Episodes,
-    device: int,
-    device_id: str,
-    state: str,
-    observation: Observation,
-    detector: str,
-) -> Alert:
-    """The alert of a change that `advance` reported; ends the bookkeeping of a closed episode."""
-    since_us = int(episodes.opened_us[device])
-    if state == "open":
-        alert_id = _alert_id(detector, device_id, observation.lineage)
-        episodes.alert_id[device] = np.void(alert_id.bytes)
-    else:
-        alert_id = uuid.UUID(bytes=episodes.alert_id[device].tobytes())
-        episodes.opened_us[device] = 0
-        episodes.alert_id[device] = np.void(bytes(16))
-    fields = dict(sorted(observation.fields.items(), key=lambda item: -item[1]))
-    return Alert(
-        alert_id=str(alert_id),
-        state=state,
-        severity="critical" if observation.score >= CRITICAL_SCORE else "warning",
-        device_id=device_id,
-        since=_iso(since_us),
-        event_time=_iso(observation.event_us),
-        score=observation.score,
-        fields=fields,
-        detector=detector,
-        lineage=observation.lineage,
-        seen=_known(fields, observation.seen),
-        expected=_known(fields, observation.expected),
-    )
-
-
-def _known(fields: Mapping[str, float], values: Mapping[str, float]) -> dict[str, float | None]:
-    """Values in the order of the fields; what is no number, JSON cannot hold."""
-    return {
-        name: values[name] if math.isfinite(values[name]) else None
-        for name in fields
-        if name in values
-    }
-
-
-def _alert_id(detector: str, device_id: str, lineage: tuple[str, str, int]) -> uuid.UUID:
-    return uuid.uuid5(ALERT_NAMESPACE, "/".join((detector, device_id, *map(str, lineage))))
-
-
-def _iso(epoch_us: int) -> str:
-    instant = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=epoch_us)
-    return instant.isoformat().replace("+00:00", "Z")

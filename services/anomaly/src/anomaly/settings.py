@@ -4,14 +4,15 @@ from typing import Self
 
 from pydantic import model_validator
 
-from anomaly import episodes
+from anomaly import alerting, episodes, groups
 from anomaly.detection import ensemble, forest, monitor, novelty, rules
-from telemill import contract, names, settings
+from telemill import api_keys, contract, names, settings
 from telemill.stages import service
 
 _TUNING = monitor.Tuning()
 _NOVELTY = novelty.Tuning()
 _HYSTERESIS = episodes.Hysteresis()
+_POLICY = alerting.Policy()
 
 
 class AnomalySettings(service.StageSettings):
@@ -68,11 +69,51 @@ class AnomalySettings(service.StageSettings):
         description="After a closed alert before the device can raise another.",
         ge=0,
     )
+    update_seconds: float = settings.setting(
+        _POLICY.update_seconds,
+        unit="seconds",
+        description="Of event time between messages about an open alert that lasts; 0: none.",
+        ge=0,
+    )
+    group_devices: int = settings.setting(
+        _POLICY.grouping.least_devices,
+        unit="devices",
+        description="Of one shard that open within the window and become one alert; 0: none do.",
+        ge=0,
+    )
+    group_window_seconds: float = settings.setting(
+        _POLICY.grouping.window_seconds,
+        unit="seconds",
+        description="How long an alert waits for other devices', by arrival.",
+        gt=0,
+    )
+
+    api_key_hashes: str = settings.setting(
+        "",
+        unit="name:sha256",
+        description="Keys that may mute and acknowledge, separated by commas, as"
+        " `telemill-ingest key` makes them. Empty: nobody.",
+    )
+
+    @property
+    def keys(self) -> tuple[api_keys.ApiKey, ...]:
+        """Who may use the HTTP API; raises ConfigurationError for an entry that is wrong."""
+        return api_keys.parse_keys(self.api_key_hashes, "ANOMALY_API_KEY_HASHES")
+
+    def check(self) -> str:
+        """See `Settings.check`."""
+        return f"{super().check()}, {len(self.keys)} API keys"
 
     @model_validator(mode="after")
     def _check_memory(self) -> Self:
         if self.warm_up_rows > self.memory_rows:
             raise ValueError("warm_up_rows must not be larger than memory_rows")
+        return self
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if self.group_devices == 1:
+            raise ValueError("group_devices must be 0 or at least 2: one device is no group")
         return self
 
     def detector(self, readings: contract.Contract) -> ensemble.Ensemble:
@@ -102,10 +143,14 @@ class AnomalySettings(service.StageSettings):
         )
 
     @property
-    def hysteresis(self) -> episodes.Hysteresis:
+    def policy(self) -> alerting.Policy:
         """The alerts' constants."""
-        return episodes.Hysteresis(
-            open_after_rows=self.open_after_rows,
-            close_after_rows=self.close_after_rows,
-            cool_down_seconds=self.cool_down_seconds,
+        return alerting.Policy(
+            episodes.Hysteresis(
+                open_after_rows=self.open_after_rows,
+                close_after_rows=self.close_after_rows,
+                cool_down_seconds=self.cool_down_seconds,
+            ),
+            self.update_seconds,
+            groups.Grouping(self.group_devices, self.group_window_seconds),
         )

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anomaly import episodes
+from anomaly import alerting, episodes
 from anomaly.detection import interface
 from telemill import errors
 from telemill.codec import compression
@@ -37,6 +37,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     arrays: dict[str, bytes | _Array]
     watermarks: bytes
     models: dict[str, list[bytes]] = {}
+    telling: bytes = b""
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ class State:
         detector: What is normal.
         episodes: What is going on.
         watermarks: What is taken.
+        telling: What is told of what goes on.
         keys: Canonical device key of each row.
         slots: Slot of each row.
     """
@@ -54,6 +56,7 @@ class State:
     detector: interface.State
     episodes: episodes.Episodes
     watermarks: Watermarks = field(default_factory=Watermarks)
+    telling: alerting.Telling = field(default_factory=alerting.Telling)
     keys: list[str] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
@@ -75,9 +78,9 @@ class State:
         self.detector = {name: _doubled(array) for name, array in self.detector.items()}
 
 
-def empty(begin: Begin) -> State:
+def empty(begin: Begin, measures: int) -> State:
     """No device yet."""
-    return State(begin(FIRST_CAPACITY), episodes.empty(FIRST_CAPACITY))
+    return State(begin(FIRST_CAPACITY), episodes.empty(FIRST_CAPACITY, measures))
 
 
 def snapshot(state: State) -> bytes:
@@ -94,12 +97,20 @@ def snapshot(state: State) -> bytes:
         if array.dtype == object
     }
     made = _Snapshot(
-        SNAPSHOT_VERSION, state.keys, state.slots, arrays, state.watermarks.snapshot(), models
+        SNAPSHOT_VERSION,
+        state.keys,
+        state.slots,
+        arrays,
+        state.watermarks.snapshot(),
+        models,
+        state.telling.encode(),
     )
     return compression.zstd_compress(msgspec.msgpack.encode(made))
 
 
-def restore(snapshots: Sequence[bytes], begin: Begin, own_slots: Collection[int]) -> State:
+def restore(
+    snapshots: Sequence[bytes], begin: Begin, own_slots: Collection[int], measures: int
+) -> State:
     """The union of snapshots, for the devices whose slot is ours.
 
     A snapshot of version 1 gives its devices, episodes and watermarks; its detectors warm up again.
@@ -107,13 +118,14 @@ def restore(snapshots: Sequence[bytes], begin: Begin, own_slots: Collection[int]
     Raises:
         DecodeError: A snapshot is damaged, or of another version or contract.
     """
-    state = empty(begin)
+    state = empty(begin, measures)
     decoded = [_decode(each) for each in snapshots]
     for each in decoded:
         _add(state, each, own_slots)
     state.watermarks = watermarks.restore(
         [each.watermarks for each in decoded], lambda slot: slot in own_slots
     )
+    state.telling = alerting.restore([each.telling for each in decoded], own_slots)
     return state
 
 
@@ -142,10 +154,10 @@ def _add(state: State, decoded: _Snapshot, own_slots: Collection[int]) -> None:
     ours = [row for row, slot in enumerate(decoded.slots) if slot in own_slots]
     rows = [state.row_of(decoded.keys[row], decoded.slots[row]) for row in ours]
     for name, target in _arrays(state).items():
-        # A detector that the ensemble has gained since starts empty.
+        # What detectors and episodes have gained since starts empty.
         if target.dtype == object:
             _add_models(target, rows, decoded.models.get(name), ours)
-        elif name in decoded.arrays or not name.startswith("detector."):
+        elif name in decoded.arrays:
             stored = _array(decoded, name, target)
             part = (rows, *(slice(0, size) for size in stored.shape[1:]))
             target[part] = stored[ours]

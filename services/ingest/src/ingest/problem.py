@@ -1,19 +1,24 @@
-"""Problem details for HTTP APIs (RFC 9457): how every refusal looks."""
+"""How every refusal of a push looks: problem details (RFC 9457) with the items at fault."""
 
-import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-from aiohttp import web
+from telemill import problem
+from telemill.problem import CONTENT_TYPE, TYPE_PREFIX, Kind
 
-CONTENT_TYPE = "application/problem+json"
-TYPE_PREFIX = "urn:telemill:problem:"
+__all__ = [
+    "CONTENT_TYPE",
+    "KINDS",
+    "MAX_ERRORS",
+    "TYPE_PREFIX",
+    "ItemError",
+    "Kind",
+    "ProblemError",
+]
+
 MAX_ERRORS = 100
 """Item errors listed in one answer; `errors_omitted` counts the rest."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +34,6 @@ class ItemError:
     index: int
     reason: str
     error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of problem: what its `type` URN stands for."""
-
-    status: int
-    title: str
-    description: str
 
 
 KINDS = {
@@ -56,7 +52,7 @@ KINDS = {
 }
 
 
-class ProblemError(Exception):
+class ProblemError(problem.ProblemError):
     """Ends a request with problem details.
 
     Args:
@@ -74,28 +70,9 @@ class ProblemError(Exception):
         headers: dict[str, str] | None = None,
         errors: Sequence[ItemError] = (),
     ) -> None:
-        super().__init__(detail)
-        self.name = name
-        self.kind = KINDS[name]
-        self.detail = detail
-        self.headers = headers or {}
+        members = error_members(errors) if errors else {}
+        super().__init__(name, KINDS[name], detail, headers=headers, members=members)
         self.errors = errors
-
-    def response(self) -> web.Response:
-        """The answer to send."""
-        document: dict[str, Any] = {
-            "type": TYPE_PREFIX + self.name,
-            "title": self.kind.title,
-            "status": self.kind.status,
-            "detail": self.detail,
-        }
-        if self.errors:
-            document |= error_members(self.errors)
-        return web.Response(
-            status=self.kind.status,
-            body=json.dumps(document).encode(),
-            headers={"Content-Type": CONTENT_TYPE, **self.headers},
-        )
 
 
 def error_members(errors: Sequence[ItemError]) -> dict[str, Any]:
@@ -110,25 +87,4 @@ def error_members(errors: Sequence[ItemError]) -> dict[str, Any]:
     return members
 
 
-@web.middleware
-async def middleware(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Turn every refusal, ours or aiohttp's, into problem details."""
-    try:
-        return await handler(request)
-    except ProblemError as problem:
-        return problem.response()
-    except web.HTTPException as error:
-        return _from_aiohttp(error)
-    except Exception:
-        log.exception("ingest.request_failed", path=request.path)
-        return ProblemError("internal", "the request failed; the log says why").response()
-
-
-def _from_aiohttp(error: web.HTTPException) -> web.StreamResponse:
-    names = {kind.status: name for name, kind in KINDS.items()}
-    if error.status not in names:
-        return error
-    kept = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-    return ProblemError(names[error.status], error.reason, headers=kept).response()
+middleware = problem.middleware(KINDS)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SinkSettings,
         sys.argv[1:] if argv is None else argv,
         prog=PROG,
-        description="Writes readings or scores to Parquet on S3, each row exactly once.",
+        description="Writes readings, or scores and alerts, to Parquet, each row exactly once.",
     )
     log.configure(chosen.application, chosen.log_level)
     return runtime.run(partial(run, chosen), service=PROG)
@@ -59,11 +59,16 @@ async def _fill(
 ) -> None:
     if not await service.fix_slot_count(floor, opened, chosen.stream, stop=stop):
         return
-    glue = GlueCatalog(opened.glue, catalog.define(form, chosen.glue_database, chosen.lake_bucket))
-    # While Glue is away or forbids it, /readyz says so and SIGTERM still ends the process.
-    preparing = aws.wait_for(floor.health, f"Glue table {form.table}", glue.ensure_table)
-    if not await service.done_before(stop, preparing):
-        return
+    forms = [each for each in (form, form.beside) if each is not None]
+    catalogs = [
+        GlueCatalog(opened.glue, catalog.define(each, chosen.glue_database, chosen.lake_bucket))
+        for each in forms
+    ]
+    for each, glue in zip(forms, catalogs, strict=True):
+        # While Glue is away or forbids it, /readyz says so and SIGTERM still ends the process.
+        preparing = aws.wait_for(floor.health, f"Glue table {each.table}", glue.ensure_table)
+        if not await service.done_before(stop, preparing):
+            return
     claims = service.claims(
         floor,
         opened,
@@ -77,11 +82,12 @@ async def _fill(
         form,
         claims=claims,
         cutter=Cutter(
-            Naming(form.table, chosen.application),
+            Naming(form.table, chosen.application, form.beside.table if form.beside else ""),
             S3Lake(opened.s3, chosen.lake_bucket),
-            glue,
+            catalogs[0],
             QuarantineOutlet(opened.s3, chosen.lake_bucket, health=floor.health),
             floor.metrics,
+            beside=catalogs[1] if form.beside else None,
             guard=guard,
         ),
         limits=chosen.limits,

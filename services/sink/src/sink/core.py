@@ -1,11 +1,13 @@
 """What the sink takes from a record, and what it refuses. Pure: no I/O, no clock.
 
-A record of `readings` or `scores` holds one batch. Its rows are checked, those taken before are
+A record of `readings` or `scores` holds one batch. Beside the scores, their stream has the rows of
+the table `alerts`: few, so that a deployment of their own would cost more than it does; the sink of
+scores fills both tables, each cut at once. Its rows are checked, those taken before are
 left out (a producer's replay), and the rest gets the columns of the table.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from operator import lt
 from typing import Any, Literal, NamedTuple
@@ -16,7 +18,7 @@ import pyarrow.compute as pc
 from sink import parquet
 from telemill import errors
 from telemill.codec import wire
-from telemill.contract import Contract
+from telemill.contract import Contract, Table
 from telemill.kinesis.records import Record
 from telemill.stages import internal
 from telemill.stages.watermarks import Watermarks
@@ -25,6 +27,14 @@ LARGE_BATCH_ROWS = 256
 """From here on the fixed cost of Arrow's kernels is less than what lists cost by the row."""
 
 TableName = Literal["readings", "scores"]
+"""What a sink is deployed for."""
+
+ALERTS: Table = "alerts"
+
+
+def tables_of(deployed: TableName) -> tuple[Table, ...]:
+    """The tables that one deployment fills."""
+    return (deployed, ALERTS) if deployed == "scores" else (deployed,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,34 +46,43 @@ class Form:
         contract: What the readings are.
         stream_schema: Columns of a batch on the stream.
         table_schema: The same with the raw shard.
+        beside: The other table whose rows are on the same stream, if any.
     """
 
-    table: TableName
+    table: Table
     contract: Contract
     stream_schema: pa.Schema
     table_schema: pa.Schema
+    beside: "Form | None" = None
 
-    def schema_for(self, header: wire.Header) -> pa.Schema:
-        """The schema of a batch with this header.
+    def of(self, header: wire.Header) -> "Form":
+        """The form of a batch with this header: this one or the one beside it.
 
         Raises:
             SchemaError: It is for another table, contract or version.
         """
-        ours = (self.table, self.contract.name, self.contract.version)
-        theirs = (header.kind, header.contract, header.version)
-        if theirs != ours:
+        for form in (self, self.beside):
+            if form is not None and header.kind == form.table:
+                break
+        else:
+            form = None
+        ours = (self.contract.name, self.contract.version)
+        if form is None or (header.contract, header.version) != ours:
             raise errors.SchemaError(
-                f"a batch of {theirs[0]} by contract {theirs[1]} version {theirs[2]};"
-                f" this sink takes {ours[0]} by {ours[1]} version {ours[2]}"
+                f"a batch of {header.kind} by contract {header.contract} version {header.version};"
+                f" this sink takes {self.table} by {ours[0]} version {ours[1]}"
             )
-        return self.stream_schema
+        return form
+
+    def schema_for(self, header: wire.Header) -> pa.Schema:
+        """The schema of a batch with this header; raises as `of` does."""
+        return self.of(header).stream_schema
 
 
-def form_of(contract: Contract, table: TableName) -> Form:
+def form_of(contract: Contract, table: Table) -> Form:
     """The form of a contract's table."""
-    if table == "readings":
-        return Form(table, contract, contract.stream_schema, contract.table_schema)
-    return Form(table, contract, contract.score_stream_schema, contract.score_table_schema)
+    beside = form_of(contract, ALERTS) if table == "scores" else None
+    return Form(table, contract, *contract.schemas_of(table), beside)
 
 
 class Taken(NamedTuple):
@@ -75,6 +94,7 @@ class Taken(NamedTuple):
         replayed: Rows left out because they were taken before.
         oldest_event_us: Smallest event time of the record; 0 without rows.
         newest_event_us: Largest event time of the record; 0 without rows.
+        table: Whose rows they are.
     """
 
     batch: pa.RecordBatch
@@ -82,6 +102,7 @@ class Taken(NamedTuple):
     replayed: int
     oldest_event_us: int
     newest_event_us: int
+    table: Table = "readings"
 
 
 def take(record: Record, form: Form, watermarks: Watermarks) -> Taken:
@@ -93,14 +114,22 @@ def take(record: Record, form: Form, watermarks: Watermarks) -> Taken:
     """
     header, batch = internal.decode(record.data, form.schema_for)
     oldest_us, newest_us = _check(batch)
-    fresh = watermarks.take(header, batch, record.arrival_us)
+    fresh = watermarks.take(_origin(header, form), batch, record.arrival_us)
     return Taken(
         fresh,
         raw_shard_id=header.raw_shard_id,
         replayed=batch.num_rows - fresh.num_rows,
         oldest_event_us=oldest_us,
         newest_event_us=newest_us,
+        table=form.of(header).table,
     )
+
+
+def _origin(header: wire.Header, form: Form) -> wire.Header:
+    """Rows of the table beside ascend by themselves: their watermarks are their own."""
+    if header.kind == form.table:
+        return header
+    return replace(header, producer=f"{header.producer}#{header.kind}")
 
 
 def join(

@@ -67,18 +67,21 @@ class Naming:
     Attributes:
         table: The prefix in the bucket.
         app: The application: two sinks may fill one lake.
+        beside: The prefix of the other table that the same cuts fill, if any.
     """
 
     table: str
     app: str
+    beside: str = ""
 
     def cut_id(self, shard: Shard, cut: Cut) -> str:
         """Names a cut for ever: application, stream incarnation, shard and range."""
         return f"{self.app}-{shard.incarnation}-{shard.shard_id}-{cut.name}"
 
-    def object_key(self, partition: Partition, cut_id: str) -> str:
-        """Where the rows of one hour of a cut are."""
-        return f"{self.table}/{partition.path}/{cut_id}.parquet"
+    def object_key(self, partition: Partition, cut_id: str, *, beside: bool = False) -> str:
+        """Where the rows of one hour of a cut are, or those of the table beside."""
+        table = self.beside if beside else self.table
+        return f"{table}/{partition.path}/{cut_id}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class _Object:
     partition: Partition
     rows: int
     body: bytes
+    beside: bool = False
 
 
 class Cutter:
@@ -99,6 +103,7 @@ class Cutter:
         catalog: Where their partitions are known.
         quarantine: Where records go that hold no rows.
         metrics: The service's metrics.
+        beside: Where partitions of the other table are known, if there is one.
         guard: Around every encoding.
         wall: Epoch seconds, for latency only.
     """
@@ -111,9 +116,11 @@ class Cutter:
         quarantine: Outlet,
         metrics: Metrics,
         *,
+        beside: Catalog | None = None,
         guard: Guard | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self._beside = beside
         self._naming = naming
         self._lake = lake
         self._catalog = catalog
@@ -138,7 +145,7 @@ class Cutter:
             TransientError: `insist` gave up.
             ConfigurationError: As the catalogue and the lake say.
         """
-        if sealed.cut is not None and sealed.rows.count:
+        if sealed.cut is not None and sealed.count:
             objects = await self._encode(sealed)
             await insist(partial(claim.declare, sealed.cut))
             cut_id = self._naming.cut_id(sealed.shard, sealed.cut)
@@ -154,10 +161,13 @@ class Cutter:
             return await asyncio.to_thread(_objects, sealed)
 
     async def _write(self, objects: Sequence[_Object], cut_id: str) -> None:
-        await self._catalog.ensure_partitions([each.partition for each in objects])
+        await self._catalog.ensure_partitions(_partitions(objects, beside=False))
+        if self._beside is not None and (hours := _partitions(objects, beside=True)):
+            await self._beside.ensure_partitions(hours)
 
         async def put(each: _Object) -> None:
-            await self._put(self._naming.object_key(each.partition, cut_id), each)
+            key = self._naming.object_key(each.partition, cut_id, beside=each.beside)
+            await self._put(key, each)
 
         await _each(objects, put)
 
@@ -174,13 +184,13 @@ class Cutter:
 
     def _report(self, sealed: SealedCut) -> None:
         now = self._wall()
-        shard_id, rows = sealed.shard.shard_id, sealed.rows.count
+        shard_id, rows = sealed.shard.shard_id, sealed.count
         self._metrics.last_commit_timestamp_seconds.labels(shard=shard_id).set(now)
         self._metrics.state_bytes.labels(shard=shard_id).set(len(sealed.state))
         if not rows or sealed.cut is None:
             return
         self._metrics.rows_written.inc(rows)
-        self._metrics.readings_out.inc(rows)
+        self._metrics.readings_out.inc(sealed.rows.count)
         for oldest_us in sealed.oldest_event_us:
             self._metrics.lag_seconds.observe(max(0.0, now - oldest_us / 1_000_000))
         log.info(
@@ -194,9 +204,15 @@ class Cutter:
 
 def _objects(sealed: SealedCut) -> list[_Object]:
     return [
-        _Object(partition, part.num_rows, _encode(part))
-        for partition, part in parquet.split(sealed.rows.table())
+        _Object(partition, part.num_rows, _encode(part), rows is sealed.beside)
+        for rows in (sealed.rows, sealed.beside)
+        if rows is not None and rows.count
+        for partition, part in parquet.split(rows.table())
     ]
+
+
+def _partitions(objects: Sequence[_Object], *, beside: bool) -> list[Partition]:
+    return [each.partition for each in objects if each.beside == beside]
 
 
 def _encode(table: pa.Table) -> bytes:

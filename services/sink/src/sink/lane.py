@@ -105,6 +105,7 @@ class SealedCut:
         rejected: Those that hold no rows of this table.
         state: The watermarks after it.
         oldest_event_us: Smallest event time of each batch of rows.
+        beside: New rows of the other table on the stream, if there is one.
     """
 
     shard: Shard
@@ -114,11 +115,18 @@ class SealedCut:
     rejected: Sequence[Rejected]
     state: bytes
     oldest_event_us: Sequence[int]
+    beside: Rows | None = None
 
     @property
     def size_bytes(self) -> int:
         """Memory held."""
-        return self.rows.size_bytes + sum(len(rejected.data) for rejected in self.rejected)
+        beside = self.beside.size_bytes if self.beside else 0
+        return self.rows.size_bytes + beside + sum(len(each.data) for each in self.rejected)
+
+    @property
+    def count(self) -> int:
+        """Rows of both tables."""
+        return self.rows.count + (self.beside.count if self.beside else 0)
 
 
 class Lane:
@@ -128,6 +136,7 @@ class Lane:
         shard: The input shard.
         gathering: How far it was read.
         rows: New rows gathered, not yet sealed.
+        beside: The same of the other table on the stream, if there is one.
         hours: Hours of event time they fall into (of each batch, the first and the last).
         ends: The shard is closed and was read to its end.
         cuts: How many were sealed.
@@ -153,7 +162,7 @@ class Lane:
         self._open()
 
     def _open(self) -> None:
-        self.rows = Rows(self._form.table_schema)
+        self.rows, self.beside = _rows_of(self._form)
         self._since: float | None = None
         self._rejected: list[Rejected] = []
         self._rejected_bytes = 0
@@ -168,7 +177,8 @@ class Lane:
     @property
     def size_bytes(self) -> int:
         """Memory held by the open cut."""
-        return self.rows.size_bytes + self._rejected_bytes
+        beside = self.beside.size_bytes if self.beside else 0
+        return self.rows.size_bytes + beside + self._rejected_bytes
 
     def gather(self, record: Record, since: float, counts: Counter[CountKey]) -> Taken | None:
         """Take the next record of the open cut, or reject it; the cut goes on behind it.
@@ -187,8 +197,9 @@ class Lane:
         except errors.RecordError as error:
             self._reject(record, error, counts)
             return None
-        counts["readings_in",] += taken.batch.num_rows + taken.replayed
-        counts["replayed",] += taken.replayed
+        if taken.table == self._form.table:
+            counts["readings_in",] += taken.batch.num_rows + taken.replayed
+            counts["replayed",] += taken.replayed
         self._add(taken)
         return taken
 
@@ -205,13 +216,14 @@ class Lane:
 
     def rehearse(self, taken: Iterable[Taken | None]) -> None:
         """Do with the rows of some records what will be done with the cut's, for nothing."""
-        rows = Rows(self._form.table_schema)
+        rows, beside = _rows_of(self._form)
         for each in taken:
             if each is not None:
-                rows.add(each)
-        if rows.count:
-            for _, part in parquet.split(rows.table()):
-                parquet.encode(part)
+                self._fitting(each, rows, beside).add(each)
+        for some in (rows, beside):
+            if some is not None and some.count:
+                for _, part in parquet.split(some.table()):
+                    parquet.encode(part)
 
     def _reach(self, record: Record, since: float, counts: Counter[CountKey]) -> None:
         self.gathering = self.gathering.with_last(record.sequence_number)
@@ -228,11 +240,15 @@ class Lane:
     def _add(self, taken: Taken) -> None:
         if not taken.batch.num_rows:
             return
-        self.rows.add(taken)
+        self._fitting(taken, self.rows, self.beside).add(taken)
         self._oldest_event_us.append(taken.oldest_event_us)
         self.hours.update(
             (taken.oldest_event_us // US_PER_HOUR, taken.newest_event_us // US_PER_HOUR)
         )
+
+    def _fitting(self, taken: Taken, rows: Rows, beside: Rows | None) -> Rows:
+        """Where the rows of a record belong."""
+        return rows if beside is None or taken.table == self._form.table else beside
 
     def discard(self) -> None:
         """Forget what was gathered: somebody else reads it again."""
@@ -266,9 +282,14 @@ class Lane:
             rejected=tuple(self._rejected),
             state=self._watermarks.snapshot(),
             oldest_event_us=tuple(self._oldest_event_us),
+            beside=self.beside,
         )
         if cut is not None:
             self.cuts += 1
             self.gathering = rules.resume(cut.up_to)
         self._open()
         return sealed
+
+
+def _rows_of(form: Form) -> tuple[Rows, Rows | None]:
+    return Rows(form.table_schema), Rows(form.beside.table_schema) if form.beside else None

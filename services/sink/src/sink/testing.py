@@ -102,12 +102,19 @@ class World:
         """A new process. The same worker id takes its own claims over at once."""
         host = Host(monotonic=lambda: self.now, wall=lambda: self.now, sleep=self.sleep)
         store = MemoryProgressStore(self.progress)
-        naming = Naming(self.form.table, APP)
+        beside = self.form.beside
+        naming = Naming(self.form.table, APP, beside.table if beside else "")
         return TableStage(
             self.form,
             claims=Claims(store, self.snapshots, APP, worker_id, host=host),
             cutter=Cutter(
-                naming, self.lake, self.catalog, self.outlet, self.metrics, wall=host.wall
+                naming,
+                self.lake,
+                self.catalog,
+                self.outlet,
+                self.metrics,
+                beside=self.catalog if beside else None,
+                wall=host.wall,
             ),
             limits=self.limits,
             metrics=self.metrics,
@@ -123,9 +130,10 @@ class World:
         self.now += seconds
         await asyncio.sleep(0)
 
-    def rows(self) -> list[StoredRow]:
-        """All rows of the lake, object by object, in the order they stand there."""
-        return [row for body in self.lake.objects.values() for row in rows_of(body)]
+    def rows(self, table: str = "") -> list[StoredRow]:
+        """All rows of the lake, or of a table, object by object, in the order they stand there."""
+        bodies = [body for key, body in self.lake.objects.items() if key.startswith(table)]
+        return [row for body in bodies for row in rows_of(body)]
 
     def item(self, shard: Shard) -> rules.Progress:
         """The shard's progress item."""

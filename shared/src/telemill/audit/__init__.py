@@ -1,10 +1,11 @@
 """The audit: what was served, what Kinesis took and what the tables hold, compared.
 
 Reading order: `model` (what goes in and what is said), `compare` (the comparison; `readings`,
-`values`, `duplicates` and `order` are its parts), `alone` (what the tables show by themselves),
-`sources`, `lake`, `athena` and `committed` (where it comes from).
+`values`, `duplicates` and `order` are its parts), `alerts` (the rows of episodes), `alone` (what
+the tables show by themselves), `sources`, `lake`, `athena` and `committed` (where it comes from).
 """
 
+from telemill.audit.alerts import audit_alerts
 from telemill.audit.compare import InFlight, audit, audit_scores
 from telemill.audit.model import Lineage, RawItem, Report, ServedBody, StoredRow
 
@@ -16,5 +17,6 @@ __all__ = [
     "ServedBody",
     "StoredRow",
     "audit",
+    "audit_alerts",
     "audit_scores",
 ]

@@ -53,7 +53,7 @@ def rows_behind(
         shards: Of the stream.
         saved: Position by shard.
         contract: What the rows are.
-        kind: "readings" or "scores".
+        kind: Of the rows wanted: a stream may hold others beside them.
 
     Returns:
         Columns as `lake.read_rows` gives them; rows that a replay put there twice are there twice.
@@ -75,13 +75,15 @@ def rows_behind(
 
 
 def _schema(contract: Contract, kind: wire.Kind) -> pa.Schema:
-    return contract.table_schema if kind == "readings" else contract.score_table_schema
+    return contract.schemas_of(kind)[1]
 
 
 def _rows(record: Record, contract: Contract, kind: wire.Kind) -> pa.Table | None:
-    """A record's rows as the table will hold them; None for what its reader will put aside."""
-    schema = contract.stream_schema if kind == "readings" else contract.score_stream_schema
+    """A record's rows as the table will hold them; None for another's and what is put aside."""
+    schema = contract.schemas_of(kind)[0]
     try:
+        if wire.read_header(record.data).kind != kind:
+            return None
         header, batch = wire.decode(record.data, lambda _: schema)
     except errors.RecordError:
         return None

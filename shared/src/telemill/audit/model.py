@@ -93,6 +93,9 @@ class Report:
         unscored: Stored readings without a score.
         scored_twice: Readings with more than one score.
         scored_without_reading: Scores whose reading is not stored.
+        alerts: Alerts opened, in the table; None when they were not audited.
+        alerted_twice: Readings with a second row of one change of an alert.
+        alert_rows_missing: Readings whose alert lacks the row before theirs.
         gaps: `lost` as ranges; without the raw stream, places that nothing accounts for.
         silent_cuts: Only without the raw stream: cuts that left no object.
         uncollected: Readings served that Kinesis never acknowledged; by scenario.
@@ -116,6 +119,9 @@ class Report:
     unscored: list[Lineage] = field(default_factory=list)
     scored_twice: list[Lineage] = field(default_factory=list)
     scored_without_reading: list[Lineage] = field(default_factory=list)
+    alerts: int | None = None
+    alerted_twice: list[Lineage] = field(default_factory=list)
+    alert_rows_missing: list[Lineage] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     silent_cuts: list[SilentCut] = field(default_factory=list)
     uncollected: Counter[str] = field(default_factory=Counter)
@@ -143,5 +149,7 @@ WRONG = (
     "unscored",
     "scored_twice",
     "scored_without_reading",
+    "alerted_twice",
+    "alert_rows_missing",
 )
 """The lists of a Report that have to be empty."""

@@ -19,8 +19,11 @@ MEANINGS: Mapping[str, str] = {
     "unscored": "stored readings without a score",
     "scored_twice": "readings with several scores",
     "scored_without_reading": "scores of readings that are not stored",
+    "alerted_twice": "second rows of one change of an alert",
+    "alert_rows_missing": "rows of an alert before which one is missing",
 }
 _SCORES = frozenset({"unscored", "scored_twice", "scored_without_reading"})
+_ALERTS = frozenset({"alerted_twice", "alert_rows_missing"})
 _BESIDE_RAW = frozenset({"lost", "altered", "unknown"})
 
 
@@ -54,6 +57,7 @@ def counts(report: Report) -> dict[str, int | None]:
         "in_flight": report.in_flight if report.raw_read else None,
         "not_compared": report.not_compared,
         "scores": report.scores,
+        "alerts": report.alerts,
         **{
             name: len(found) if _looked(report, name) else None
             for name, found in report.wrong.items()
@@ -67,6 +71,8 @@ def counts(report: Report) -> dict[str, int | None]:
 def _looked(report: Report, name: str) -> bool:
     if name in _SCORES:
         return report.scores is not None
+    if name in _ALERTS:
+        return report.alerts is not None
     return report.raw_read or name not in _BESIDE_RAW
 
 
@@ -103,11 +109,12 @@ def _figures(report: Report) -> Table:
         ("in_flight", "not committed yet"),
         ("not_compared", "rows without their raw record in what was read"),
         ("scores", "scores"),
+        ("alerts", "alerts opened"),
     ):
         if found[name] or name in {"raw_items", "stored"}:
             table.add_row(_number(found[name]), name.replace("_", " "), meaning)
     for name, meaning in MEANINGS.items():
-        if name in _SCORES and report.scores is None:
+        if name in _SCORES | _ALERTS and not _looked(report, name):
             continue
         style = "[red]" if found[name] else ""
         table.add_row(f"{style}{_number(found[name])}", name.replace("_", " "), meaning)

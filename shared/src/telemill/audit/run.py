@@ -11,14 +11,14 @@ from typing import Literal
 
 import pyarrow as pa
 
-from telemill.audit import alone, committed, compare, lake, sources, streams
+from telemill.audit import alerts, alone, committed, compare, lake, sources, streams
 from telemill.audit.aside import Aside, aside
 from telemill.audit.athena import TIME_STEP_US, Athena
 from telemill.audit.columns import LINEAGE
 from telemill.audit.lake import Span
 from telemill.audit.model import Report
 from telemill.audit.streams import RawStream
-from telemill.contract import Contract
+from telemill.contract import Contract, Table
 from telemill.kinesis.records import Shard
 
 PAUSE_SECONDS = 0.5
@@ -107,6 +107,8 @@ class _Run:
             )
         if plan.with_scores:
             self._add_scores(found, rows)
+            changes, _ = self._rows("alerts", self._span())
+            alerts.audit_alerts(found, changes, from_the_beginning=plan.start is None)
         return found
 
     def _span(self) -> Span:
@@ -148,11 +150,9 @@ class _Run:
         saved = self._positions(app, shards)
         return committed.rows_behind(self._kinesis, shards, saved, self._plan.contract, kind)
 
-    def _rows(self, table: Literal["readings", "scores"], span: Span) -> tuple[pa.Table, list[str]]:
+    def _rows(self, table: Table, span: Span) -> tuple[pa.Table, list[str]]:
         plan = self._plan
-        schema = plan.contract.table_schema
-        if table == "scores":
-            schema = _scores_schema(plan.contract)
+        schema = _wanted(plan.contract, table)
         if plan.tables == "athena":
             self._tell(f"{table}: asking Athena", 0, None)
             return self._athena.read_rows(table, schema, span), []
@@ -195,7 +195,11 @@ class _Run:
         )  # fmt: skip
 
 
-def _scores_schema(contract: Contract) -> pa.Schema:
-    """What is needed of a score."""
+def _wanted(contract: Contract, table: Table) -> pa.Schema:
+    """What is needed of a table's rows."""
+    if table == "readings":
+        return contract.table_schema
+    if table == "alerts":
+        return alerts.schema(contract)
     wanted = {*LINEAGE.names, "ingest_time", contract.time.column}
     return pa.schema([each for each in contract.score_table_schema if each.name in wanted])

@@ -108,8 +108,8 @@ def summary(loaded: Contract) -> str:
 
 
 def glue(loaded: Contract) -> dict[str, list[dict[str, str]]]:
-    """The columns of both Glue tables."""
-    return {"readings": loaded.glue_columns("readings"), "scores": loaded.glue_columns("scores")}
+    """The columns of the Glue tables."""
+    return {table: loaded.glue_columns(table) for table in contract.TABLES}
 
 
 def with_table(document: str, loaded: Contract, source: Path | str) -> str:

@@ -10,7 +10,7 @@ from telemill.contract.field import (
     QUALITY_LATE,
     Field,
 )
-from telemill.contract.model import Contract
+from telemill.contract.model import TABLES, Contract, Table
 from telemill.contract.reader import load, loads
 from telemill.contract.versions import compatible
 
@@ -18,8 +18,10 @@ __all__ = [
     "MAX_VALUE_FIELDS",
     "QUALITY_IMPUTED",
     "QUALITY_LATE",
+    "TABLES",
     "Contract",
     "Field",
+    "Table",
     "compatible",
     "load",
     "loads",

@@ -10,6 +10,10 @@ import pyarrow as pa
 from telemill.contract import documents, field, schemas, tables
 from telemill.contract.field import Field
 
+Table = Literal["readings", "scores", "alerts"]
+"""A table of the lake."""
+TABLES: tuple[Table, ...] = ("readings", "scores", "alerts")
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -83,11 +87,29 @@ class Contract:
         """Columns of the `scores` table."""
         return schemas.scores(self._key, self.measures, self._metadata, with_shard=True)
 
-    def glue_columns(self, table: Literal["readings", "scores"]) -> list[dict[str, str]]:
+    @cached_property
+    def alert_stream_schema(self) -> pa.Schema:
+        """Columns of alerts on the `scores` stream; the raw shard is in the wire header."""
+        return schemas.alerts(self._key, self.measures, self._metadata, with_shard=False)
+
+    @cached_property
+    def alert_table_schema(self) -> pa.Schema:
+        """Columns of the `alerts` table."""
+        return schemas.alerts(self._key, self.measures, self._metadata, with_shard=True)
+
+    def glue_columns(self, table: Table) -> list[dict[str, str]]:
         """The table's columns as the Glue API takes them (without the partition keys)."""
-        return schemas.glue_columns(
-            self.table_schema if table == "readings" else self.score_table_schema
-        )
+        return schemas.glue_columns(self.schemas_of(table)[1])
+
+    def schemas_of(self, table: Table) -> tuple[pa.Schema, pa.Schema]:
+        """Columns of a table's rows on their stream, and in the table."""
+        match table:
+            case "readings":
+                return self.stream_schema, self.table_schema
+            case "scores":
+                return self.score_stream_schema, self.score_table_schema
+            case "alerts":
+                return self.alert_stream_schema, self.alert_table_schema
 
     def missing_bit(self, value: Field) -> int:
         """Quality bit: the value was absent, null or not of the field's type."""

@@ -58,6 +58,24 @@ _SCORE = (
     _column("is_anomaly", pa.bool_(), "Whether the detector calls the reading an anomaly"),
     _column("detector", pa.string(), "Detector that made the score"),
 )
+_ALERT = (
+    _column("alert_id", pa.string(), "Episode of the device"),
+    _column("state", pa.string(), "open, update or closed"),
+    _column("sequence", pa.int64(), "Place among the rows of its episode, from 0"),
+    _column("severity", pa.string(), "warning or critical: highest of the episode so far"),
+    _column("since", TIMESTAMP, "Event time of the episode's first anomalous reading"),
+    _column("score", pa.float64(), "Anomaly score of this reading").with_nullable(True),
+    _column("peak_score", pa.float64(), "Largest score of the episode so far"),
+    _column("duration_seconds", pa.float64(), "From since to the newest anomaly", unit="s"),
+    _column("readings", pa.int64(), "Readings of the episode so far"),
+    _column("anomalous_readings", pa.int64(), "Those of them that are anomalies"),
+    _column("top_field", pa.string(), "Field with the largest share in the score"),
+    _column("seen", pa.float64(), "Its value in this reading").with_nullable(True),
+    _column("expected", pa.float64(), "Its normal value").with_nullable(True),
+    _column("group_id", pa.string(), "Alert of the group, if any so far").with_nullable(True),
+    _column("muted", pa.bool_(), "Whether the device was muted when the row was written"),
+    _column("detector", pa.string(), "Detector that made the score"),
+)
 
 
 def _lineage(*, with_shard: bool) -> tuple[pa.Field, ...]:
@@ -89,6 +107,18 @@ def scores(
     """
     contributions = [_contribution(measure) for measure in measures]
     columns = [*map(_field_column, key), _INGEST_TIME, *_SCORE, *contributions]
+    return pa.schema([*columns, *_lineage(with_shard=with_shard)], metadata=metadata)
+
+
+def alerts(
+    key: Iterable[Field], measures: Iterable[Field], metadata: dict[str, str], *, with_shard: bool
+) -> pa.Schema:
+    """Columns of a change of an episode: key and lineage of the reading that made it.
+
+    Arguments as for `readings`.
+    """
+    contributions = [_contribution(measure) for measure in measures]
+    columns = [*map(_field_column, key), _INGEST_TIME, *_ALERT, *contributions]
     return pa.schema([*columns, *_lineage(with_shard=with_shard)], metadata=metadata)
 
 

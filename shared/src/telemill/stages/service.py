@@ -1,9 +1,11 @@
 """What transform and anomaly are wired with alike: settings, and one run from stream to stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from aiohttp import web
 
 from telemill import coordination, names, service, settings
 from telemill.kinesis import transport
@@ -51,14 +53,27 @@ class StageSettings(ReaderSettings):
 
 @asynccontextmanager
 async def prepared(
-    name: str, chosen: StageSettings, stop: asyncio.Event, *more_clients: str
+    name: str,
+    chosen: StageSettings,
+    stop: asyncio.Event,
+    *more_clients: str,
+    routes: Mapping[str, web.Application] | None = None,
 ) -> AsyncIterator[tuple[service.Floor, service.Clients] | None]:
     """Floor and clients, once streams, buckets and table are there; None when `stop` came first.
+
+    Args:
+        name: Of the service.
+        chosen: Its settings.
+        stop: Set on SIGTERM.
+        *more_clients: Of AWS, beside those that every stage needs.
+        routes: Served beside health and metrics, by prefix.
 
     Raises:
         ConfigurationError: A stream has another number of slots.
     """
     floor = service.floor(name, chosen)
+    for prefix, app in (routes or {}).items():
+        floor.app.add_subapp(prefix, app)
     needed = service.clients("kinesis", "s3", "dynamodb", *more_clients)
     async with service.serving(floor), needed as opened:
         found = await service.wait_for_resources(
@@ -83,6 +98,7 @@ async def run(
     step: Step[State],
     create_app: Callable[[str, Coordinator, StreamStage[State]], transport.App],
     outlets: Sequence[Outlet] = (),
+    background: Sequence[Coroutine[Any, Any, None]] = (),
 ) -> None:
     """Drive a step from the input to the output stream until `stop`; the quarantine is built in."""
     claims = service.claims(
@@ -126,7 +142,13 @@ async def run(
     await writer.start()
     try:
         await service.run(
-            floor, app, stop, claims.run(), stage.run(), service.watch_writer(floor, writer)
+            floor,
+            app,
+            stop,
+            claims.run(),
+            stage.run(),
+            service.watch_writer(floor, writer),
+            *background,
         )
     finally:
         await writer.stop()

@@ -62,6 +62,8 @@ class StepResult:
         outputs: For the output stream, in order inside each slot.
         rejected: For the quarantine, in order of the input.
         alerts: For the alert topic (anomaly only).
+        alert_rows: Rows of the table `alerts` (anomaly only): an outlet completes them and adds
+            them to `outputs`.
         counts: What happened, for the metrics; see `telemill.metrics.Metrics.apply`.
         oldest_event_us: Smallest event time put out; None without rows.
         newest_event_us: Largest event time put out; None without rows.
@@ -70,6 +72,7 @@ class StepResult:
     outputs: list[Output] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     alerts: list[Any] = field(default_factory=list)
+    alert_rows: list[Any] = field(default_factory=list)
     counts: Counter[CountKey] = field(default_factory=Counter)
     oldest_event_us: int | None = None
     newest_event_us: int | None = None

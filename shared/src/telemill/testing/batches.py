@@ -16,7 +16,13 @@ FIRST_SEQUENCE_NUMBER = 49_653_000_000_000_000_000_000_000_000_000_000_000_000_0
 SEQUENCE_NUMBER_STEP = 1_208_925_819_614_629_174_706_189
 """Real ones have 56 digits and gaps."""
 
-_ZEROS = {pa.float64(): 1.5, pa.float32(): 0.25, pa.int64(): 7, pa.bool_(): False}
+_ZEROS = {
+    pa.float64(): 1.5,
+    pa.float32(): 0.25,
+    pa.int64(): 7,
+    pa.bool_(): False,
+    pa.timestamp("us", "UTC"): 1_751_889_600_000_000,
+}
 
 
 def sequence_number(index: int) -> str:
