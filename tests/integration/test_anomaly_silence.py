@@ -2,15 +2,19 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import boto3
+import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from anomaly import api, mutes
+from anomaly import api, forecast, mutes
+from anomaly.detection.interface import Batch
+from anomaly.limits import Limits
 from telemill import api_keys, contract
 from telemill import aws as telemill_aws
 from telemill.progress import store
@@ -191,3 +195,29 @@ async def test_a_table_that_is_away_is_answered_503(dynamodb: Any) -> None:
     async with _serving(served) as client:
         assert (await _mute(client)).status == 503
         assert await (await client.get("/v1/mutes", headers=BEARER)).json() == {"mutes": []}
+
+
+async def test_a_forecast_is_asked_for_by_device(client: TestClient) -> None:
+    """Who has a key learns where a device of this worker goes; another's is not found."""
+    answer = await client.get("/v1/devices/17/forecast", headers=BEARER)
+    assert answer.status == 404
+    assert "another worker" in (await answer.json())["detail"]
+
+
+async def test_a_forecast_is_answered_as_it_was_made() -> None:
+    """The answer is the outlook's document."""
+    model = forecast.Forecast()
+    state = model.begin(1, len(FMS.measures))
+    steps = np.arange(600)
+    batch = Batch(np.full((600, len(FMS.measures)), 5.0), steps * 0, steps * 10_000_000)
+    learned = SimpleNamespace(forecast=model.learn(batch, state))
+    outlook = Limits(FMS.measures, model, 3600.0).outlook(0, learned)
+    served = api.Api(KEYS, FMS)
+    served.foresee({"17": outlook}.get)
+    async with _serving(served) as made:
+        answer = await made.get("/v1/devices/17/forecast", headers=BEARER)
+        assert answer.status == 200
+        document = await answer.json()
+    assert document["device_id"] == "17"
+    assert document["fields"]["sensor1"]["forecast"][0]["median"] == 5.0
+    assert document["fields"]["sensor1"]["unit"] == "°C"

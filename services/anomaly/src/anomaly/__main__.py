@@ -5,14 +5,18 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from anomaly import api, mutes
+from anomaly import api, limits, mutes
 from anomaly.alerts import AlertOutlet, topic_arn
 from anomaly.app import create_app
 from anomaly.core import AnomalyStep
 from anomaly.settings import AnomalySettings
+from anomaly.state import State
 from telemill import aws, contract, log, runtime, settings
+from telemill.kinesis import transport
+from telemill.kinesis.coordinators.base import Coordinator
 from telemill.service import done_before
 from telemill.stages import service
+from telemill.stages.stream import StreamStage
 
 PROG = "telemill-anomaly"
 
@@ -53,16 +57,31 @@ async def run(chosen: AnomalySettings, stop: asyncio.Event) -> None:
         if not (await done_before(stop, finding) and await done_before(stop, reading)):
             return
         people.open(silences)
+
+        def wired(
+            app_id: str, coordinator: Coordinator, stage: StreamStage[State]
+        ) -> transport.App:
+            people.foresee(lambda device: first_found(step, stage, device))
+            return create_app(app_id, coordinator, stage)
+
         await service.run(
             chosen,
             floor,
             opened,
             stop,
             step=step,
-            create_app=create_app,
+            create_app=wired,
             outlets=[alerts],
             background=[silences.run()],
         )
+
+
+def first_found(
+    step: AnomalyStep, stage: StreamStage[State], device_key: str
+) -> limits.Outlook | None:
+    """The outlook of a device of any shard that is ours."""
+    found = (step.outlook(state, device_key) for state in stage.states())
+    return next((each for each in found if each is not None), None)
 
 
 def step_of(chosen: AnomalySettings, readings: contract.Contract) -> AnomalyStep:
@@ -75,6 +94,7 @@ def step_of(chosen: AnomalySettings, readings: contract.Contract) -> AnomalyStep
         detector=chosen.detector(readings),
         threshold=chosen.threshold,
         policy=chosen.policy,
+        limit_seconds=chosen.limit_seconds,
     )
 
 

@@ -1,4 +1,4 @@
-"""The HTTP API for people: acknowledge an alert, mute a device, list both."""
+"""The HTTP API for people: acknowledge an alert, mute a device, list both, ask for a forecast."""
 
 import re
 import time
@@ -12,6 +12,8 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from anomaly import outlooks
+from anomaly.limits import Outlook
 from anomaly.mutes import ACK, MUTE, Entry, Silences
 from telemill import api_keys, errors, problem
 from telemill.contract import Contract
@@ -77,10 +79,15 @@ class Api:
         self._contract = contract
         self._wall = wall
         self._opened: Silences | None = None
+        self._outlook: Callable[[str], Outlook | None] = lambda _device: None
 
     def open(self, silences: Silences) -> None:
         """Answer from now on."""
         self._opened = silences
+
+    def foresee(self, outlook: Callable[[str], Outlook | None]) -> None:
+        """Answer where devices are going, by canonical device key."""
+        self._outlook = outlook
 
     def app(self) -> web.Application:
         """To be mounted at `PREFIX`."""
@@ -91,6 +98,7 @@ class Api:
         app.router.add_delete("/alerts/{alert_id}/ack", self.unacknowledge)
         app.router.add_put("/devices/{device_id}/mute", self.mute)
         app.router.add_delete("/devices/{device_id}/mute", self.unmute)
+        app.router.add_get("/devices/{device_id}/forecast", self.forecast)
         return app
 
     async def list_acks(self, _request: web.Request) -> web.Response:
@@ -125,6 +133,15 @@ class Api:
     async def unmute(self, request: web.Request) -> web.Response:
         """Messages again."""
         return await self._end(MUTE, self._device(request))
+
+    async def forecast(self, request: web.Request) -> web.Response:
+        """Where a device of one of this worker's shards is going."""
+        device = self._device(request)
+        outlook = self._outlook(device)
+        if outlook is None:
+            detail = f"device {device} has no reading yet, or is another worker's"
+            raise _refusal("not-found", detail)
+        return web.json_response(outlooks.document(device, outlook, self._contract))
 
     @property
     def _silences(self) -> Silences:

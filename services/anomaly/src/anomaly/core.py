@@ -12,6 +12,9 @@ import pyarrow.compute as pc
 
 from anomaly import alert_rows, alerting, messages
 from anomaly.detection.interface import Batch, Detector, Floats, Ints, Scores
+from anomaly.forecast import Forecast
+from anomaly.forecast import Tuning as ForecastTuning
+from anomaly.limits import Limits, Outlook
 from anomaly.state import State, restore, snapshot
 from telemill import errors, slots
 from telemill.codec import wire
@@ -45,6 +48,7 @@ class AnomalyStep:
         detector: Detector,
         threshold: float,
         policy: alerting.Policy,
+        limit_seconds: float = 0.0,
     ) -> None:
         """Fix what does not change.
 
@@ -56,6 +60,7 @@ class AnomalyStep:
             detector: Scores the readings.
             threshold: Score from which a reading is an anomaly.
             policy: Of the alerts.
+            limit_seconds: So long before a limit of the contract is reached it is said; 0: never.
         """
         self._contract = contract
         self._app_id = app_id
@@ -68,17 +73,27 @@ class AnomalyStep:
         alone = len(self._columns) == 1
         if alone:
             policy = replace(policy, hysteresis=replace(policy.hysteresis, open_after_rows=1))
+        forecast = Forecast(ForecastTuning(interval_seconds=contract.interval_seconds))
+        self._forecast = forecast
+        self._limits = Limits(contract.measures, forecast, limit_seconds)
         self._alerting = alerting.Alerting(policy, self._columns, contract.name, detector.identity)
 
     def restore(self, states: Sequence[bytes], shard: Shard) -> State:
         """Go on from a snapshot, or begin a child with its parents' slots."""
         own = slots.slots_in(shard.first_hash_key, shard.last_hash_key, self._slot_count)
         measures = len(self._columns)
-        return restore(states, partial(self._detector.begin, fields=measures), own, measures)
+        detect = partial(self._detector.begin, fields=measures)
+        foresee = partial(self._forecast.begin, fields=measures)
+        return restore(states, detect, own, measures, foresee)
 
     def snapshot(self, state: State) -> bytes:
         """Everything that decides what comes next."""
         return snapshot(state)
+
+    def outlook(self, state: State, device_key: str) -> Outlook | None:
+        """Where a device is going; None when the shard has no such device."""
+        row = state.rows.get(device_key)
+        return None if row is None else self._limits.outlook(row, state)
 
     def step(self, chunk: Chunk, state: State) -> StepResult:
         """Score the new rows of a chunk."""
@@ -127,6 +142,10 @@ class AnomalyStep:
         lineage = _lineage_of(table, taken)
         scored = alerting.Scored(readings, scores, anomalous, arrival_us, lineage)
         self._alert(table, taken, scored, state, result)
+        warnings = self._limits.take(readings, lineage, state)
+        result.alerts += warnings
+        for warning in warnings:
+            result.counts["alert", warning.severity] += warning.state == messages.OPEN
         batch = self._score_batch(table, scores, anomalous)
         result.outputs = self._outputs(batch, taken)
         bounds = pc.min_max(table.column("event_time").cast(pa.int64())).as_py()

@@ -21,7 +21,7 @@ MAX_MEMBERS = 50
 
 WARNING, CRITICAL = "warning", "critical"
 OPEN, UPDATE, CLOSED = "open", "update", "closed"
-DEVICE, GROUP = "device", "group"
+DEVICE, GROUP, LIMIT = "device", "group", "limit"
 
 
 class RecentReading(msgspec.Struct, frozen=True):
@@ -148,7 +148,47 @@ class GroupAlert(msgspec.Struct, frozen=True):
     kind: str = GROUP
 
 
-Message = Alert | GroupAlert
+class LimitAlert(msgspec.Struct, frozen=True):
+    """One message about a field that is on its way to a limit of the plant.
+
+    Attributes:
+        alert_id: Of the warning: from device, field and the lineage of the opening reading.
+        state: "open", "update" (it became critical) or "closed".
+        severity: "warning", or "critical" with little time left; the highest so far.
+        device_id: Canonical device key.
+        field: Which measure.
+        limit: Which limit of the contract; null when there is no trend any more.
+        event_time: Event time of the reading that this message is about.
+        seen: Its value; null when it has none.
+        in_seconds: From that reading until the limit is reached; 0 when it is; null as `limit`.
+        earliest_seconds: Lower end of an 80 % interval; null as `limit`.
+        latest_seconds: Upper end; null, too, where the trend may be none.
+        detector: Name and version of the forecast.
+        lineage: Shard, sequence number, sub-sequence number of that reading.
+        message_id: Of this message; a repeated message has the same.
+        sequence: 0 for the opening message, 1 more for each later one.
+        kind: Always "limit".
+    """
+
+    alert_id: str
+    state: str
+    severity: str
+    device_id: str
+    field: str
+    limit: float | None
+    event_time: str
+    seen: float | None
+    in_seconds: float | None
+    earliest_seconds: float | None
+    latest_seconds: float | None
+    detector: str
+    lineage: tuple[str, str, int]
+    message_id: str
+    sequence: int
+    kind: str = LIMIT
+
+
+Message = Alert | GroupAlert | LimitAlert
 
 
 class Observation(NamedTuple):

@@ -88,6 +88,13 @@ class AnomalySettings(service.StageSettings):
         gt=0,
     )
 
+    limit_seconds: float = settings.setting(
+        3600.0,
+        unit="seconds",
+        description="So long before a drifting value reaches a limit of the contract it is said;"
+        " 0: never.",
+        ge=0,
+    )
     api_key_hashes: str = settings.setting(
         "",
         unit="name:sha256",

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from anomaly import alerting, episodes
+from anomaly import alerting, episodes, limits
 from anomaly.detection import interface
 from telemill import errors
 from telemill.codec import compression
@@ -21,8 +21,11 @@ FIRST_CAPACITY = 64
 MAX_SNAPSHOT_BYTES = 4 * 2**30
 """Our own, so only a guard: 200,000 devices, or 6,000 with a forest."""
 
+PARTS = ("detector", "forecast", "limits")
+"""Of the state, that are arrays by name."""
+
 Begin = Callable[[int], interface.State]
-"""Makes the detector's empty state for a number of devices."""
+"""Makes a part's empty state for a number of devices."""
 
 
 class _Array(msgspec.Struct, array_like=True):
@@ -46,6 +49,8 @@ class State:
 
     Attributes:
         detector: What is normal.
+        forecast: What comes next.
+        limits: Warnings of limits.
         episodes: What is going on.
         watermarks: What is taken.
         telling: What is told of what goes on.
@@ -54,6 +59,8 @@ class State:
     """
 
     detector: interface.State
+    forecast: interface.State
+    limits: interface.State
     episodes: episodes.Episodes
     watermarks: Watermarks = field(default_factory=Watermarks)
     telling: alerting.Telling = field(default_factory=alerting.Telling)
@@ -75,12 +82,23 @@ class State:
     def _grow(self) -> None:
         for each in fields(self.episodes):
             setattr(self.episodes, each.name, _doubled(getattr(self.episodes, each.name)))
-        self.detector = {name: _doubled(array) for name, array in self.detector.items()}
+        for part in PARTS:
+            arrays = getattr(self, part)
+            setattr(self, part, {name: _doubled(array) for name, array in arrays.items()})
 
 
-def empty(begin: Begin, measures: int) -> State:
-    """No device yet."""
-    return State(begin(FIRST_CAPACITY), episodes.empty(FIRST_CAPACITY, measures))
+def _nothing(_devices: int) -> interface.State:
+    return {}
+
+
+def empty(begin: Begin, measures: int, foresee: Begin = _nothing) -> State:
+    """No device yet; `begin` is the detector's, `foresee` the forecast's."""
+    return State(
+        begin(FIRST_CAPACITY),
+        foresee(FIRST_CAPACITY),
+        limits.begin(FIRST_CAPACITY, measures),
+        episodes.empty(FIRST_CAPACITY, measures),
+    )
 
 
 def snapshot(state: State) -> bytes:
@@ -109,7 +127,11 @@ def snapshot(state: State) -> bytes:
 
 
 def restore(
-    snapshots: Sequence[bytes], begin: Begin, own_slots: Collection[int], measures: int
+    snapshots: Sequence[bytes],
+    begin: Begin,
+    own_slots: Collection[int],
+    measures: int,
+    foresee: Begin = _nothing,
 ) -> State:
     """The union of snapshots, for the devices whose slot is ours.
 
@@ -118,7 +140,7 @@ def restore(
     Raises:
         DecodeError: A snapshot is damaged, or of another version or contract.
     """
-    state = empty(begin, measures)
+    state = empty(begin, measures, foresee)
     decoded = [_decode(each) for each in snapshots]
     for each in decoded:
         _add(state, each, own_slots)
@@ -135,7 +157,9 @@ def _doubled(array: Any) -> Any:
 
 def _arrays(state: State) -> dict[str, Any]:
     """Every array of the state by name."""
-    made = {f"detector.{name}": array for name, array in state.detector.items()}
+    made = {
+        f"{part}.{name}": array for part in PARTS for name, array in getattr(state, part).items()
+    }
     return made | {each.name: getattr(state.episodes, each.name) for each in fields(state.episodes)}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from anomaly.messages import CLOSED, UPDATE, Alert, GroupAlert, Message, RecentReading
+from anomaly.messages import CLOSED, UPDATE, Alert, GroupAlert, LimitAlert, Message, RecentReading
 
 MAX_SMS_CHARACTERS = 140
 """Of ASCII, so that it is one SMS (SNS developer guide, mobile text messaging)."""
@@ -21,6 +21,9 @@ def subject(message: Message) -> str:
     """Of a mail."""
     if isinstance(message, GroupAlert):
         text = f"{message.severity}: {message.devices} devices {message.state} together"
+    elif isinstance(message, LimitAlert):
+        about = f"limit {message.state} ({message.field})"
+        text = f"{message.severity}: device {message.device_id} {about}"
     else:
         leading = next(iter(message.peak_fields or message.fields), "")
         text = f"{message.severity}: device {message.device_id} {message.state} ({leading})"
@@ -31,6 +34,8 @@ def short(message: Message, units: Units) -> str:
     """One line; of it, an SMS takes the beginning."""
     if isinstance(message, GroupAlert):
         return _short_group(message)
+    if isinstance(message, LimitAlert):
+        return _short_limit(message, units)
     since = f"since {_clock(message.since)}"
     if message.state == CLOSED:
         lasted = _duration(message.duration_seconds)
@@ -56,12 +61,15 @@ def mail(message: Message, units: Units) -> str:
     lines = [short(message, units), ""]
     if isinstance(message, GroupAlert):
         lines += _members(message)
+    elif isinstance(message, LimitAlert):
+        lines += _interval(message)
     else:
         counted = f"{message.anomalous_readings} of {message.readings} readings anomalous"
         lasted = _duration(message.duration_seconds)
         lines += [f"Peak score {message.peak_score:.9f}; {counted} in {lasted}.", ""]
         lines += _table(message.recent, units)
-    lines += ["", f"Since {message.since}, now {message.event_time}. alert_id {message.alert_id}"]
+    since = "" if isinstance(message, LimitAlert) else f"Since {message.since}, now "
+    lines += ["", f"{since}{message.event_time}. alert_id {message.alert_id}"]
     return "\n".join(lines) + "\n"
 
 
@@ -76,6 +84,25 @@ def _short_group(message: GroupAlert) -> str:
         f"{message.severity}{_still(message)}: {message.devices} devices together {since}:"
         f" {leading}; devices {listed}{more}"
     )
+
+
+def _short_limit(message: LimitAlert, units: Units) -> str:
+    where = f"device {message.device_id}: {message.field}"
+    if message.state == CLOSED or message.in_seconds is None:
+        return f"closed: {where} is on its way to no limit any more"
+    limit, seen = (_value(each, message.field, units) for each in (message.limit, message.seen))
+    if message.in_seconds == 0:
+        return f"{message.severity}{_still(message)}: {where} has reached {limit} (now {seen})"
+    when = _duration(message.in_seconds)
+    return f"{message.severity}{_still(message)}: {where} reaches {limit} in ~{when} (now {seen})"
+
+
+def _interval(message: LimitAlert) -> list[str]:
+    if message.earliest_seconds is None:
+        return []
+    latest = message.latest_seconds
+    until = "never" if latest is None else _duration(latest)
+    return [f"If it goes on so: in {_duration(message.earliest_seconds)} to {until} (80 %)."]
 
 
 def _members(message: GroupAlert) -> list[str]:
@@ -102,10 +129,14 @@ def _matters(share: float) -> bool:
 
 
 def _field(message: Alert, name: str, units: Units) -> str:
-    seen, expected = message.seen.get(name), message.expected.get(name)
-    unit = f" {units[name]}" if units.get(name) else ""
-    value = "no value" if seen is None else f"{_figure(seen)}{unit}"
+    expected = message.expected.get(name)
+    value = _value(message.seen.get(name), name, units)
     return f"{name} {value}" + ("" if expected is None else f" (expected {_figure(expected)})")
+
+
+def _value(value: float | None, name: str, units: Units) -> str:
+    unit = f" {units[name]}" if units.get(name) else ""
+    return "no value" if value is None else f"{_figure(value)}{unit}"
 
 
 def _table(recent: Sequence[RecentReading], units: Units) -> list[str]:

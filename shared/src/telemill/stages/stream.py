@@ -175,6 +175,10 @@ class StreamStage(Generic[State]):
             # Its state is in the store now, where the children find it.
             del self._runs[chunk.shard.shard_id]
 
+    def states(self) -> list[State]:
+        """The states of our shards, to be read only: they change with the next chunk."""
+        return [run.state for run in self._runs.values()]
+
     async def finished(self, shard: Shard) -> bool:
         """Whether the shard's end is committed."""
         return shard.shard_id not in self._runs and await self._claims.finished(shard)
