@@ -16,7 +16,7 @@ from telemill import aws as clients
 from telemill import errors
 from telemill.kinesis.records import Shard
 from telemill.progress import store
-from telemill.stages.step import StepResult
+from telemill.stages.step import Output, StepResult
 
 SHARD = Shard("readings", 1, "s0")
 ALERT = Alert(
@@ -131,6 +131,24 @@ async def test_silence_is_kept(muted: set[str], acknowledged: set[str], heard: l
     told = [msgspec.structs.replace(ALERT, state=each) for each in ("open", "update", "closed")]
     await outlet.write(SHARD, StepResult(alerts=told))
     assert [json.loads(each["default"])["state"] for each in sns.bodies] == heard
+
+
+class Rows:
+    """Rows of the table that wait for who is muted."""
+
+    def output(self, muted: set[str]) -> Output:
+        """A record that says so."""
+        return Output(3, ",".join(sorted(muted)).encode(), "3", 0)
+
+
+async def test_rows_are_put_out_also_of_muted_devices() -> None:
+    """Silence keeps a message back, not its row, which says that the device was muted."""
+    sns = Flaky(failures=0)
+    outlet = alerts.AlertOutlet(sns, "arn:x", silence=Asked({"7"}, set()))
+    result = StepResult(alerts=[ALERT], alert_rows=[Rows()])
+    await outlet.write(SHARD, result)
+    assert [each.data for each in result.outputs] == [b"7"]
+    assert sns.bodies == []
 
 
 def group(*devices: str, omitted: int = 0) -> GroupAlert:
