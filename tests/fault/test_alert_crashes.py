@@ -1,8 +1,11 @@
 """The service is killed while episodes are open: each alert is told, and none as something new."""
 
+import hashlib
 import json
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,12 +31,14 @@ from telemill.testing import batches, processes
 FMS = contract.load(plant.CONTRACT)
 FIRST_US = 1_760_000_000_000_000
 DEVICES = range(1, 9)
+KEY = "of the test"
 SETTINGS = {
     "ANOMALY_GROUP_DEVICES": "3",
     "ANOMALY_GROUP_WINDOW_SECONDS": "10",
     "ANOMALY_UPDATE_SECONDS": "30",
     "ANOMALY_COOL_DOWN_SECONDS": "0",
     "ANOMALY_WARM_UP_ROWS": str(plant.WARM_UP_ROWS),
+    "ANOMALY_API_KEY_HASHES": f"test:{hashlib.sha256(KEY.encode()).hexdigest()}",
 }
 PATIENCE_SECONDS = 90.0
 COMMIT_SECONDS = 3.0
@@ -156,13 +161,17 @@ def put(records: list[bytes]) -> None:
 
 def stored_rows() -> Counter[tuple[str, int, str]]:
     """The table `alerts`."""
-    s3, found = boto3.client("s3"), Counter[tuple[str, int, str]]()
+    return Counter(key for table in stored_tables() for key in _keys(table))
+
+
+def stored_tables() -> Iterator[pa.Table]:
+    """Its objects."""
+    s3 = boto3.client("s3")
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=names.LAKE_BUCKET, Prefix="alerts/")
     for page in pages:
         for each in page.get("Contents", ()):
             body = s3.get_object(Bucket=names.LAKE_BUCKET, Key=each["Key"])["Body"].read()
-            found.update(_keys(pq.read_table(pa.BufferReader(body))))
-    return found
+            yield pq.read_table(pa.BufferReader(body))
 
 
 @pytest.mark.parametrize("failpoint", ["", "alert.before:1", "alert.after:1"])
@@ -198,6 +207,39 @@ def test_a_death_in_an_open_episode_repeats_and_loses_no_alert(
         # It died after telling and before it was noted: the test has seen what it is about.
         assert len(subscriber.messages) > len(messages)
     assert stored_rows() == rows
+
+
+def test_a_muted_device_stays_silent_through_a_crash(running: Plant) -> None:
+    """What one process was asked by HTTP, the next one keeps: no message, and rows that say so."""
+    subscriber, (normal, *faulty) = Subscriber(), phases()
+    put(normal)
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    asked = urllib.request.Request(  # noqa: S310
+        f"{running.url(ANOMALY)}/v1/devices/2/mute",
+        json.dumps({"until": ends, "reason": "bearing change"}).encode(),
+        {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310
+        assert json.loads(answer.read())["device_id"] == "2"
+    running.processes[ANOMALY].kill()
+    running.start(ANOMALY)
+    running.wait_until_ready(ANOMALY)
+    put([data for records in faulty for data in records])
+    _drain(running)
+    subscriber.ids()
+    devices = {each.get("device_id") for each in subscriber.messages}
+    assert subscriber.messages
+    assert "2" not in devices
+    muted = {
+        device: marked
+        for table in stored_tables()
+        for device, marked in zip(
+            table.column("device_id").to_pylist(), table.column("muted").to_pylist(), strict=True
+        )
+    }
+    assert muted[2] is True
+    assert not any(marked for device, marked in muted.items() if device != 2)
 
 
 def _die(running: Plant, subscriber: Subscriber, failpoint: str, previous: set[str]) -> None:

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import msgspec
 import pytest
 
-from anomaly import alerts
+from anomaly import alerts, parts
 from anomaly.messages import Alert, GroupAlert, Member
 from telemill import aws as clients
 from telemill import errors
 from telemill.kinesis.records import Shard
-from telemill.stages.step import StepResult
+from telemill.progress import store
+from telemill.stages.step import Output, StepResult
 
 SHARD = Shard("readings", 1, "s0")
 ALERT = Alert(
@@ -130,6 +133,24 @@ async def test_silence_is_kept(muted: set[str], acknowledged: set[str], heard: l
     assert [json.loads(each["default"])["state"] for each in sns.bodies] == heard
 
 
+class Rows:
+    """Rows of the table that wait for who is muted."""
+
+    def output(self, muted: set[str]) -> Output:
+        """A record that says so."""
+        return Output(3, ",".join(sorted(muted)).encode(), "3", 0)
+
+
+async def test_rows_are_put_out_also_of_muted_devices() -> None:
+    """Silence keeps a message back, not its row, which says that the device was muted."""
+    sns = Flaky(failures=0)
+    outlet = alerts.AlertOutlet(sns, "arn:x", silence=Asked({"7"}, set()))
+    result = StepResult(alerts=[ALERT], alert_rows=[Rows()])
+    await outlet.write(SHARD, result)
+    assert [each.data for each in result.outputs] == [b"7"]
+    assert sns.bodies == []
+
+
 def group(*devices: str, omitted: int = 0) -> GroupAlert:
     """The opening of a group."""
     return GroupAlert(
@@ -162,6 +183,79 @@ async def test_a_group_leaves_its_muted_devices_out() -> None:
     assert [each["device_id"] for each in told["members"]] == ["3"]
     assert (told["devices"], told["open_devices"]) == (1, 1)
     assert "devices 3" in sns.bodies[0]["sms"]
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+async def group_parts(request: pytest.FixtureRequest) -> AsyncIterator[parts.Parts]:
+    """Every way to know the other parts: the test's own, and the table."""
+    if request.param == "memory":
+        yield MemoryParts()
+        return
+    assert request.getfixturevalue("aws")
+    table = f"progress-{uuid4().hex[:8]}"
+    boto3.client("dynamodb").create_table(
+        TableName=table, BillingMode="PAY_PER_REQUEST", **store.TABLE_DEFINITION
+    )
+    async with clients.client("dynamodb") as dynamodb:
+        yield parts.PartsTable(dynamodb, table, "anomaly", lambda: 1.8e9)
+
+
+class MemoryParts:
+    """What the table promises, in a few lines."""
+
+    def __init__(self) -> None:
+        self.open_parts: dict[str, list[str]] = {}
+
+    async def open(self, alert_id: str, part: str) -> bool:
+        """The first opener stays the first while any is open."""
+        found = self.open_parts.setdefault(alert_id, [part])
+        if part not in found:
+            found.append(part)
+        return found[0] == part
+
+    async def close(self, alert_id: str, part: str) -> bool:
+        """The first keeps its place: "-" stands for a part that has closed."""
+        found = self.open_parts.get(alert_id, [])
+        self.open_parts[alert_id] = found = [f"-{each}" if each == part else each for each in found]
+        if any(not each.startswith("-") for each in found):
+            return False
+        del self.open_parts[alert_id]
+        return True
+
+
+async def test_parts_of_a_group_have_one_opening_and_one_closing(
+    group_parts: parts.Parts,
+) -> None:
+    """Of all shards the first opens and the last closes, also when a crash repeats them."""
+    one, other = group("1", "2", "3"), group("4", "5", "6")
+    closed = [msgspec.structs.replace(each, state="closed") for each in (one, other)]
+    sns = Flaky(failures=0)
+    outlet = alerts.AlertOutlet(sns, "arn:x", parts=group_parts)
+    shards = [Shard("readings", 1, name) for name in ("s0", "s1")]
+    for shard, messages in (
+        (shards[0], [one]),
+        (shards[1], [other]),
+        (shards[0], [one, closed[0]]),
+        (shards[0], [closed[0]]),
+        (shards[1], [closed[1]]),
+        (shards[1], [closed[1]]),
+        # Again, under the same id, and the other way round.
+        (shards[1], [other]),
+        (shards[1], [closed[1]]),
+    ):
+        await outlet.write(shard, StepResult(alerts=messages))
+    told = [json.loads(each["default"]) for each in sns.bodies]
+    assert [(each["part"], each["state"]) for each in told] == [
+        ("1", "open"),
+        ("4", "update"),
+        ("1", "open"),
+        ("1", "update"),
+        ("1", "update"),
+        ("4", "closed"),
+        ("4", "closed"),
+        ("4", "open"),
+        ("4", "closed"),
+    ]
 
 
 async def test_an_unknown_topic_is_named(aws: str) -> None:

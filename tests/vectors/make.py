@@ -53,6 +53,10 @@ WIRE_HEADERS = {
         **{name: getattr(HEADER, name) for name in HEADER.__slots__}
         | {"kind": "scores", "producer": "anomaly"}
     ),
+    "wire/alerts.bin": wire.Header(
+        **{name: getattr(HEADER, name) for name in HEADER.__slots__}
+        | {"kind": "alerts", "producer": "anomaly"}
+    ),
 }
 
 
@@ -150,7 +154,13 @@ def rows() -> dict[str, list[dict[str, Any]]]:
     second = bad | {"sub_sequence_number": 2**20 + 5}
     score = key | {"score": 3.25, "is_anomaly": True, "detector": "halfspace-1"} | lineage
     score |= {f"contribution_{name}": 0.125 for name in ("sensor1", "sensor2", "motor1")}
+    alert = key | lineage | {"since": key["event_time"], "score": 0.9999, "detector": "ensemble/1"}
+    alert |= {"alert_id": "c2a48c6e-e087-5546-a0ac-ae4abaf5f319", "state": "open", "sequence": 0}
+    alert |= {"severity": "warning", "peak_score": 0.9999, "duration_seconds": 20.0}
+    alert |= {"readings": 3, "anomalous_readings": 3, "top_field": "sensor1", "seen": 95.25}
+    alert |= {"expected": 80.5, "group_id": None, "muted": False, "contribution_sensor1": 0.75}
     return {
+        "wire/alerts.bin": [alert],
         "wire/readings-one-row.bin": [full],
         "wire/readings-nulls-traced.bin": [full, second],
         "wire/scores.bin": [score, score | {"score": None, "is_anomaly": False}],
@@ -160,7 +170,7 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 def schema(header: wire.Header) -> pa.Schema:
     """The columns of an internal vector."""
     fms = contract.load(FMS)
-    return fms.stream_schema if header.kind == "readings" else fms.score_stream_schema
+    return fms.schemas_of(header.kind)[0]
 
 
 def batch(name: str) -> pa.RecordBatch:

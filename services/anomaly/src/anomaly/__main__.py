@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from anomaly import api, limits, mutes
+from anomaly import api, limits, mutes, parts
 from anomaly.alerts import AlertOutlet, topic_arn
 from anomaly.app import create_app
 from anomaly.core import AnomalyStep
@@ -46,7 +46,8 @@ async def run(chosen: AnomalySettings, stop: asyncio.Event) -> None:
         table = mutes.SilenceTable(opened.dynamodb, chosen.progress_table, chosen.app_id)
         silences = mutes.Silences(table)
         units = {measure.column: measure.unit for measure in readings.measures}
-        alerts = AlertOutlet(opened.sns, units=units, silence=silences)
+        others = parts.PartsTable(opened.dynamodb, chosen.progress_table, chosen.app_id)
+        alerts = AlertOutlet(opened.sns, units=units, silence=silences, parts=others)
 
         async def find_topic() -> None:
             alerts.topic_arn = await topic_arn(opened.sns, chosen.alert_topic)

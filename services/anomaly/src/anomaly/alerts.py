@@ -11,6 +11,7 @@ import structlog
 
 from anomaly import wording
 from anomaly.messages import GroupAlert, Message
+from anomaly.parts import OnlyPart, Parts, as_told
 from anomaly.silence import NOTHING, Silence, heard
 from telemill import aws, errors
 from telemill.kinesis import backoff
@@ -31,6 +32,7 @@ class AlertOutlet:
         *,
         units: Mapping[str, str] | None = None,
         silence: Silence = NOTHING,
+        parts: Parts | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -41,6 +43,7 @@ class AlertOutlet:
             topic_arn: Where alerts go; may be set later, before the first alert.
             units: Unit of each field, for people.
             silence: What is muted and acknowledged.
+            parts: The other shards' parts of groups; by default there are none.
             sleep: Waits between attempts.
             uniform: Jitter, in [0, 1).
         """
@@ -48,6 +51,7 @@ class AlertOutlet:
         self.topic_arn = topic_arn
         self._units = units or {}
         self._silence = silence
+        self._parts = parts or OnlyPart()
         self._sleep = sleep
         self._random = uniform
         self._seldom = Seldom()
@@ -77,7 +81,8 @@ class AlertOutlet:
         failures = 0
         while waiting:
             try:
-                if (message := heard(waiting[0], self._silence)) is not None:
+                told = await as_told(waiting[0], self._parts)
+                if (message := heard(told, self._silence)) is not None:
                     await self._publish(message)
             except errors.TransientError as error:
                 failures += 1
