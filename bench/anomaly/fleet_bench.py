@@ -14,7 +14,6 @@ from bench.anomaly.service_path import FleetScored
 from telemill import contract
 
 FMS = Path(__file__).parents[2] / "contracts" / "fms.yaml"
-PERMANENT = ("maintenance", "set point")
 PASSING = ("gap", "restart", "field missing")
 
 
@@ -102,35 +101,15 @@ def _by_kind(
     found: list[Found],
 ) -> Table:
     calm = fleet_figures.settled(made) & ~fleet_figures.affected(made)
-    rates = {
-        works: fleet_figures.false_alarms(
+    rates = [
+        fleet_figures.false_alarms(
             "", np.flatnonzero(made.shift == works), made, scored, raised, calm
-        )
+        ).per_device_day
         for works in (False, True)
-    }
+    ]
     own = set(made.of_group("faults", "well").tolist())
-    rows = []
-    for kind, each in _of_kind([one for one in found if one.event.device in own]).items():
-        steady, shift = (
-            [one for one in each if made.shift[one.event.device] == works]
-            for works in (False, True)
-        )
-        told = [one for one in each if one.delay >= 0]
-        seen = [one for one in each if one.delay >= 0 or one.flagged >= 0]
-        length = (each[0].event.last - each[0].event.first + 1 + fleet_figures.GRACE) / DAY
-        chance = np.mean([1.0 - np.exp(-rate.per_device_day * length) for rate in rates.values()])
-        rows.append(
-            [
-                kind,
-                str(len(each)),
-                _percent(sum(one.delay >= 0 for one in steady), len(steady)),
-                _percent(sum(one.delay >= 0 for one in shift), len(shift)),
-                _percent(float(chance), 1.0),
-                _percent(sum(one.flagged >= 0 for one in each), len(each)),
-                _spread(one.delay for one in each),
-                _percent(sum(one.named for one in told or seen), len(told or seen)),
-            ]
-        )
+    own_faults = [each for each in found if each.event.device in own]
+    rows = [_kind(kind, each, made, rates) for kind, each in _of_kind(own_faults).items()]
     head = (
         "fault",
         "number",
@@ -142,6 +121,26 @@ def _by_kind(
         "right channel",
     )
     return Table("by-kind", "Faults by kind", head, rows)
+
+
+def _kind(kind: str, found: list[Found], made: Fleet, rates: list[float]) -> list[str]:
+    told = [each for each in found if each.delay >= 0]
+    seen = [each for each in found if each.flagged >= 0]
+    length = found[0].event.last - found[0].event.first + 1 + fleet_figures.GRACE
+    chance = np.mean([1.0 - np.exp(-rate * length / DAY) for rate in rates])
+    shares = []
+    for works in (False, True):
+        own = [each for each in found if made.shift[each.event.device] == works]
+        shares.append(_percent(sum(each.delay >= 0 for each in own), len(own)))
+    return [
+        kind,
+        str(len(found)),
+        *shares,
+        _percent(float(chance), 1.0),
+        _percent(len(seen), len(found)),
+        _spread(each.delay for each in found),
+        _percent(sum(each.named for each in told or seen), len(told or seen)),
+    ]
 
 
 def _by_channel(found: list[Found]) -> Table:
@@ -205,7 +204,7 @@ def _rate(rate: Rate) -> list[str]:
 def _changes(made: Fleet, raised: list[fleet_figures.Episode]) -> Table:
     rows = []
     last = len(made.present) - 1
-    for kind in PERMANENT:
+    for kind in fleet_figures.PERMANENT:
         events = [each for each in made.events if each.kind == kind]
         if not events:
             continue

@@ -21,6 +21,10 @@ SETTLED = 12 * HOUR
 """Readings after a device's first before its alerts count as false in normal running."""
 
 
+PERMANENT = ("maintenance", "set point")
+"""Changes that stay."""
+
+
 class Episode(NamedTuple):
     """One alert of a device.
 
@@ -138,16 +142,14 @@ def settle(event: faults.Event, raised: list[Episode], last: int) -> Change:
     return Change(event, alerts, quiet - event.first if quiet < last else -1)
 
 
-def affected(made: Fleet, after: int = RECOVERY) -> npt.NDArray[np.bool_]:
+def affected(made: Fleet) -> npt.NDArray[np.bool_]:
     """Ticks by devices: where something labelled is at work, or was shortly before."""
     found = np.zeros(made.present.shape, bool)
     for event in made.events:
-        if event.kind == "patchy":
-            continue
-        # What changes for good is new for a while, and then normal.
-        last = event.first if event.kind in {"maintenance", "set point"} else event.last
-        span = QUIET if last == event.first and not event.fault else after
-        found[event.first : last + span + 1, event.device] = True
+        # What changes for good is new for a while, and then normal; what is always so is normal.
+        last = event.first + QUIET if event.kind in PERMANENT else event.last + RECOVERY
+        if event.kind != "patchy":
+            found[event.first : last + 1, event.device] = True
     return found
 
 

@@ -15,6 +15,8 @@ from telemill.codec import wire
 from telemill.kinesis.records import Chunk, Record, Shard
 from telemill.stages.step import Output
 
+Ints = npt.NDArray[np.int64]
+
 SHARD = Shard("readings", 1, "shardId-000000000000")
 ROWS_PER_RECORD = 500
 FIRST_SEQUENCE_NUMBER = 10**55
@@ -102,46 +104,47 @@ def score_fleet(
     chosen = settings.AnomalySettings()
     step = step_of(chosen, readings)
     state = step.restore([], SHARD)
-    shape = present.shape
-    found = FleetScored(
-        np.full(shape, np.nan, np.float32),
-        np.zeros(shape, bool),
-        np.full(shape, -1, np.int8),
-        [],
-        [],
-        0.0,
-    )
-    slot_of = np.array([slots.slot_of(str(row + 1), chosen.slot_count) for row in range(shape[1])])
-    number = 0
-    seconds = 0.0
-    for first in range(0, shape[0], ticks_per_chunk):
-        ticks, devices = np.nonzero(present[first : first + ticks_per_chunk])
-        ticks += first
+    found = _nothing(present.shape)
+    keys = [str(row + 1) for row in range(present.shape[1])]
+    slot_of = np.array([slots.slot_of(key, chosen.slot_count) for key in keys])
+    number, seconds = 0, 0.0
+    for first in range(0, len(present), ticks_per_chunk):
+        place = _by_slot(present[first : first + ticks_per_chunk], first, slot_of)
         records = []
-        order = []
-        for slot in np.unique(slot_of[devices]).tolist():
-            at = np.flatnonzero(slot_of[devices] == slot)
-            keys = [str(device + 1) for device in devices[at].tolist()]
-            part = Readings(keys, event_us[ticks[at]], values[ticks[at], devices[at]])
-            records.append(_record(part, slot, number, readings))
-            number += len(at)
-            order.append(at)
+        for ticks, devices in place:
+            part = Readings(
+                [keys[each] for each in devices], event_us[ticks], values[ticks, devices]
+            )
+            records.append(_record(part, int(slot_of[devices[0]]), number, readings))
+            number += len(ticks)
         if records:
             started = time.process_time()
             result = step.step(Chunk(SHARD, records), state)
             seconds += time.process_time() - started
-            rows = np.concatenate(order)
-            place = ticks[rows], devices[rows]
-            _keep(_scores(result.outputs, readings), place, readings, found)
+            ticks, devices = (np.concatenate(parts) for parts in zip(*place, strict=True))
+            _keep(_scores(result.outputs, readings), (ticks, devices), readings, found)
             found.alerts.extend(result.alerts)
         if (first + ticks_per_chunk) % snapshot_every == 0:
             found.snapshot_bytes.append(len(step.snapshot(state)))
     return found._replace(seconds=seconds)
 
 
+def _nothing(shape: tuple[int, ...]) -> FleetScored:
+    scores, flags = np.full(shape, np.nan, np.float32), np.zeros(shape, bool)
+    return FleetScored(scores, flags, np.full(shape, -1, np.int8), [], [], 0.0)
+
+
+def _by_slot(present: npt.NDArray[np.bool_], first: int, slot_of: Ints) -> list[tuple[Ints, Ints]]:
+    """Ticks and devices of the readings of each slot, in order of time."""
+    ticks, devices = np.nonzero(present)
+    slot = slot_of[devices]
+    chosen = [np.flatnonzero(slot == each) for each in np.unique(slot)]
+    return [(ticks[rows] + first, devices[rows]) for rows in chosen]
+
+
 def _keep(
     made: list[pa.RecordBatch],
-    place: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    place: tuple[Ints, Ints],
     readings: contract.Contract,
     found: FleetScored,
 ) -> None:

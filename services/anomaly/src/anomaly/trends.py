@@ -27,14 +27,16 @@ class Tuning:
 
     Attributes:
         slope_rows: Memory of the usual slopes, in readings.
+        leak: What a slope that is a trend counts for in the usual one.
         significant: Times the usual slope.
         doubt: Usual slopes by which a slope may be wrong, for an 80 % interval.
         reach: A limit is near within so many windows.
     """
 
     slope_rows: float = 8640.0
+    leak: float = 0.1
     significant: float = 3.0
-    doubt: float = 2.5
+    doubt: float = 3.0
     reach: float = 6.0
 
 
@@ -92,11 +94,13 @@ def usual_slopes(trends: Trends, weights: Array, rows: float, tuning: Tuning) ->
     """The usual slopes after another so many readings."""
     # Squares of large values need double precision.
     slope, usual = np.abs(trends.slope).astype(float), trends.usual.astype(float)
-    # A slope far beyond the usual is what is looked for, and learned slowly.
-    most = np.where(trends.windows < YOUNG_WINDOWS, np.inf, tuning.significant * usual)
     known = np.clip((trends.windows - 1.0) / weights, 1.0, tuning.slope_rows)
     rate = np.minimum(rows / known, 1.0)
-    square = usual**2 + rate * (np.minimum(slope, most) ** 2 - usual**2)
+    # A slope beyond the usual is what is looked for, and learned slowly.
+    beyond = (trends.windows >= YOUNG_WINDOWS) & (slope > tuning.significant * usual)
+    rate = np.where(beyond, tuning.leak * rate, rate)
+    tame = np.where(beyond, np.minimum(slope, tuning.significant * usual), slope)
+    square = usual**2 + rate * (tame**2 - usual**2)
     found: Array = np.where(trends.windows >= 1.0, np.sqrt(square), usual)
     return found
 
