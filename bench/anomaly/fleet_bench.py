@@ -280,7 +280,18 @@ def _newcomers(
             ),
         ],
     ]
-    return Table("newcomers", "New and changed devices", ("what", "result"), rows)
+    together = [each for each in found if each.event.kind == faults.FLEET_WIDE]
+    if together:
+        first, last = together[0].event.first, together[0].event.first + fleet_figures.GRACE
+        alone, groups = fleet_figures.openings(scored, first, last)
+        of_devices = sum(each.delay >= 0 for each in together)
+        rows.append(
+            [
+                f"{len(together)} devices failing together: messages in the first readings",
+                f"{groups} of groups, {alone} of devices alone; {of_devices} devices found",
+            ]
+        )
+    return Table("newcomers", "New, changed and many devices", ("what", "result"), rows)
 
 
 def _by_week(

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from anomaly import episodes
+from anomaly import messages
 from bench.anomaly import faults, fleet, plant
 from bench.anomaly.fleet import DAY, HOUR, Fleet
-from bench.anomaly.service_path import FleetScored
+from bench.anomaly.service_path import Change, FleetScored
 
 GRACE = 30
 """Readings after a fault in which an alert that it caused may still open."""
@@ -59,7 +59,7 @@ class Found(NamedTuple):
     named: bool
 
 
-class Change(NamedTuple):
+class Settled(NamedTuple):
     """What became of one change that is no fault.
 
     Attributes:
@@ -95,27 +95,41 @@ class Rate(NamedTuple):
 
 
 def episodes_of(scored: FleetScored) -> list[Episode]:
-    """The alerts about single devices, from their openings and closings."""
+    """The episodes of single devices, from their openings and closings."""
     last = len(scored.flags) - 1
     waiting: dict[str, Episode] = {}
     made = []
-    for alert in scored.alerts:
-        if alert.state == "open":
-            waiting[alert.alert_id] = _opened(alert, last)
-        elif alert.state == "closed" and alert.alert_id in waiting:
-            made.append(waiting.pop(alert.alert_id)._replace(closed=_tick(alert.event_time)))
+    for change in scored.changes:
+        if change.state == messages.OPEN:
+            waiting[change.alert_id] = _opened(change, last)
+        elif change.state == messages.CLOSED and change.alert_id in waiting:
+            made.append(waiting.pop(change.alert_id)._replace(closed=_tick(change.event_us)))
     return sorted([*made, *waiting.values()], key=lambda each: (each.device, each.opened))
 
 
-def _opened(alert: episodes.Alert, last: int) -> Episode:
-    leading = plant.FIELDS.index(next(iter(alert.fields)))
-    device = int(alert.device_id) - 1
-    return Episode(device, _tick(alert.since), _tick(alert.event_time), last, leading)
+def _opened(change: Change, last: int) -> Episode:
+    field = plant.FIELDS.index(change.top_field)
+    device = int(change.device) - 1
+    return Episode(device, _tick(change.since_us), _tick(change.event_us), last, field)
 
 
-def _tick(instant: str) -> int:
-    since = np.datetime64(instant.rstrip("Z"), "us").astype(np.int64) - fleet.START_US
-    return int(since // int(fleet.INTERVAL_SECONDS * 1e6))
+def _tick(event_us: int) -> int:
+    return int((event_us - fleet.START_US) // int(fleet.INTERVAL_SECONDS * 1e6))
+
+
+def openings(scored: FleetScored, first: int, last: int) -> tuple[int, int]:
+    """Opening messages between two ticks, about devices alone and about groups."""
+    opened = [
+        each
+        for each in scored.messages
+        if each.state == messages.OPEN and first <= _tick(_us(each.event_time)) <= last
+    ]
+    groups = sum(each.kind == messages.GROUP for each in opened)
+    return len(opened) - groups, groups
+
+
+def _us(instant: str) -> int:
+    return int(np.datetime64(instant.rstrip("Z"), "us").astype(np.int64))
 
 
 def judge(event: faults.Event, scored: FleetScored, raised: list[Episode]) -> Found:
@@ -130,7 +144,7 @@ def judge(event: faults.Event, scored: FleetScored, raised: list[Episode]) -> Fo
     return Found(event, flagged, -1, bool(named))
 
 
-def settle(event: faults.Event, raised: list[Episode], last: int) -> Change:
+def settle(event: faults.Event, raised: list[Episode], last: int) -> Settled:
     """How long a device is in alert after a change."""
     own = [each for each in raised if each.device == event.device and each.closed >= event.first]
     own = [each for each in own if each.opened <= last]
@@ -139,7 +153,7 @@ def settle(event: faults.Event, raised: list[Episode], last: int) -> Change:
         if each.opened > quiet + QUIET:
             break
         quiet, alerts = max(quiet, each.closed), alerts + 1
-    return Change(event, alerts, quiet - event.first if quiet < last else -1)
+    return Settled(event, alerts, quiet - event.first if quiet < last else -1)
 
 
 def affected(made: Fleet) -> npt.NDArray[np.bool_]:

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from anomaly import episodes, settings
+from anomaly import settings
 from anomaly.__main__ import step_of
+from anomaly.alert_rows import AlertRows
+from anomaly.messages import Message
 from bench.anomaly.layout import Recording
 from telemill import contract, slots
 from telemill.codec import wire
@@ -29,6 +31,26 @@ class Scored(NamedTuple):
     flags: npt.NDArray[np.bool_]
 
 
+class Change(NamedTuple):
+    """A change of an episode.
+
+    Attributes:
+        alert_id: Of the episode.
+        state: "open", "update" or "closed".
+        device: Key.
+        since_us: Event time of the first anomalous reading.
+        event_us: Of the reading that made the change.
+        top_field: The leading column then.
+    """
+
+    alert_id: str
+    state: str
+    device: str
+    since_us: int
+    event_us: int
+    top_field: str
+
+
 class FleetScored(NamedTuple):
     """What the service says of many devices; all but the alerts are ticks by devices.
 
@@ -36,7 +58,8 @@ class FleetScored(NamedTuple):
         scores: NaN in warm-up and where there was no reading.
         flags: At the built-in threshold.
         leading: Index of the field with the largest contribution; −1 where there is none.
-        alerts: Openings and closings, in order.
+        changes: Rows of the table of alerts, in order: of each device, also in a group.
+        messages: What operators are sent.
         snapshot_bytes: Size of the saved state at the end of each `snapshot_every` ticks.
         seconds: CPU time of the core.
     """
@@ -44,7 +67,8 @@ class FleetScored(NamedTuple):
     scores: npt.NDArray[np.float32]
     flags: npt.NDArray[np.bool_]
     leading: npt.NDArray[np.int8]
-    alerts: list[episodes.Alert]
+    changes: list[Change]
+    messages: list[Message]
     snapshot_bytes: list[int]
     seconds: float
 
@@ -123,7 +147,9 @@ def score_fleet(
             seconds += time.process_time() - started
             ticks, devices = (np.concatenate(parts) for parts in zip(*place, strict=True))
             _keep(_scores(result.outputs, readings), (ticks, devices), readings, found)
-            found.alerts.extend(result.alerts)
+            found.messages.extend(result.alerts)
+            for rows in result.alert_rows:
+                found.changes.extend(_changes(rows))
         if (first + ticks_per_chunk) % snapshot_every == 0:
             found.snapshot_bytes.append(len(step.snapshot(state)))
     return found._replace(seconds=seconds)
@@ -131,7 +157,7 @@ def score_fleet(
 
 def _nothing(shape: tuple[int, ...]) -> FleetScored:
     scores, flags = np.full(shape, np.nan, np.float32), np.zeros(shape, bool)
-    return FleetScored(scores, flags, np.full(shape, -1, np.int8), [], [], 0.0)
+    return FleetScored(scores, flags, np.full(shape, -1, np.int8), [], [], [], 0.0)
 
 
 def _by_slot(present: npt.NDArray[np.bool_], first: int, slot_of: Ints) -> list[tuple[Ints, Ints]]:
@@ -156,6 +182,18 @@ def _keep(
     )
     shares = np.nan_to_num(shares)
     found.leading[place] = np.where(shares.any(axis=1), shares.argmax(axis=1), -1)
+
+
+def _changes(rows: AlertRows) -> list[Change]:
+    table, instants = rows.batch, ("since", "event_time")
+    times = [table.column(name).cast(pa.int64()).to_pylist() for name in instants]
+    names = [table.column(name).to_pylist() for name in ("alert_id", "state", "top_field")]
+    return [
+        Change(alert_id, state, device, since, event, top)
+        for alert_id, state, top, device, since, event in zip(
+            *names, rows.devices, *times, strict=True
+        )
+    ]
 
 
 def _scores(outputs: list[Output], readings: contract.Contract) -> list[pa.RecordBatch]:

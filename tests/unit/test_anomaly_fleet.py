@@ -1,20 +1,17 @@
 """The synthetic fleet: its labels are true, and the figures count what they say."""
 
 import csv
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from anomaly import episodes
 from bench.anomaly import faults, fleet, fleet_bench, fleet_figures, forecast_bench, plant
 from bench.anomaly.faults import Event
 from bench.anomaly.fleet import Fleet
-from bench.anomaly.service_path import FleetScored
+from bench.anomaly.service_path import Change, FleetScored
 
 STEADY = np.zeros(6, bool)
-START = datetime.fromtimestamp(fleet.START_US / 1e6, UTC)
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +35,17 @@ def small(events: list[Event], ticks: int = 1500) -> Fleet:
     return Fleet(made.values, present, group, STEADY, events)
 
 
-def alert(state: str, device: int, since: int, tick: int, number: int = 1) -> episodes.Alert:
+def alert(state: str, device: int, since: int, tick: int, number: int = 1) -> Change:
     """An opening or closing that names motor1."""
-    times = [
-        (START + timedelta(seconds=each * fleet.INTERVAL_SECONDS)).isoformat()[:19] + "Z"
-        for each in (since, tick)
-    ]
-    fields = {"motor1": 0.9, "sensor1": 0.1}
-    lineage = ("shard", "1", 0)
-    return episodes.Alert(
-        str(number), state, "warning", str(device + 1), *times, 1.0, fields, "d", lineage
-    )
+    times = [fleet.START_US + each * 10_000_000 for each in (since, tick)]
+    return Change(str(number), state, str(device + 1), *times, "motor1")
 
 
-def scored(alerts: list[episodes.Alert], ticks: int = 1500) -> FleetScored:
+def scored(changes: list[Change], ticks: int = 1500) -> FleetScored:
     """What the service might have said of six machines."""
     shape = (ticks, 6)
     flags, leading = np.zeros(shape, bool), np.full(shape, -1, np.int8)
-    return FleetScored(np.zeros(shape, np.float32), flags, leading, alerts, [], 0.0)
+    return FleetScored(np.zeros(shape, np.float32), flags, leading, changes, [], [], 0.0)
 
 
 def test_the_fleet_is_seeded_and_every_fault_is_on_every_channel(hundred: Fleet) -> None:
