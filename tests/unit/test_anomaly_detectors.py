@@ -233,3 +233,26 @@ def test_a_forest_does_not_grow() -> None:
         _, state = detector.score(batch, state)
         sizes.append(len(interface.model_bytes(state["model"])[0]))
     assert sizes[-1] < 1.1 * sizes[1] < 1_000_000
+
+
+@pytest.mark.parametrize("channel", [0, 3])
+def test_noise_that_became_louder_is_found_and_named(channel: int) -> None:
+    """A field that jumps about as never before is found in some twenty readings, and learned."""
+    values = normal(2600)
+    values[1000:, channel] += 10.0 * np.random.default_rng(6).normal(size=1600)
+    found = score(rules.Rules(), values)
+    assert (found.score[210:1000] < THRESHOLD).all()
+    first = 1000 + int(np.argmax(found.score[1000:] >= THRESHOLD))
+    assert 1000 < first < 1025
+    assert found.contributions[first].argmax() == channel
+    assert (found.score[2400:] < THRESHOLD).all()
+
+
+def test_a_missing_field_is_no_broken_correlation() -> None:
+    """Fields that go together stay normal while some of their values are missing."""
+    random = np.random.default_rng(9)
+    common = 8.0 * np.sin(np.arange(3000) / 40.0)
+    values = 50.0 + common[:, None] + random.normal(0.0, 0.5, (3000, FIELDS))
+    values[1500:][random.random((1500, FIELDS)) < 0.1] = np.nan
+    found = score(monitor.Monitor(), values)
+    assert (found.score[1500:] >= THRESHOLD).mean() < 0.01

@@ -212,6 +212,9 @@ class Monitor:
         inverse = 1.0 / np.sqrt(turn.variance)
         correlation = turn.covariance * ((1.0 - tuning.shrinkage) * inverse)[:, :, None]
         correlation *= inverse[:, None, :]
+        if not turn.present.all():
+            # What is missing says nothing; on its level it would look like a broken correlation.
+            correlation *= turn.present[:, :, None] & turn.present[:, None, :]
         fields = np.arange(standard.shape[1])
         correlation[:, fields, fields] = 1.0 + JITTER
         solved = np.linalg.solve(correlation, standard[:, :, None])[:, :, 0]

@@ -1,13 +1,18 @@
-"""Rules for what instruments do when they fail: stuck, drifting, jumping. Pure.
+"""Rules for what instruments do when they fail: stuck, drifting, jumping, noisy. Pure.
 
 The statistics of `monitor` and `novelty` are blind to a value that no longer moves (it is where it
-should be), and slow to see a drift. Three rules per field, each a tail probability:
+should be), and slow to see a drift. Four rules per field, each a tail probability:
 
 - *stuck-at*: the same value again and again. How long a field repeats itself in normal running is
   learned: with probability q of a repeat, a run of r repeats has probability q^r (geometric), and
   it must be several times longer than any before, because repeats come in bursts.
 - *rate of change*: a step larger than any before. The tail of past steps is an exponential above
   their mean, and a field's hint can set a physical limit.
+- *noise*: changes from reading to reading that became far larger, wherever the value is. Their
+  squares are averaged over about 20 readings and over the whole memory (von Neumann, "Distribution
+  of the ratio of the mean square successive difference to the variance", 1941, for the idea); the
+  ratio of the two has the tail of a chi-squared mean (Chernoff's bound: (d/2)·(r − 1 − ln r) for
+  d degrees of freedom). One wild reading is bounded, so that it is no noise.
 - *drift*: a slow trend that stays, of a field whose hint says that it must hold its level: machines
   drift in normal running, too (they warm up, the weather changes), so without a hint nobody can
   say that a drift is a fault. Page's cumulative sums ("Continuous inspection schemes",
@@ -54,6 +59,9 @@ class Tuning:
         allowance: Drift below so many standard deviations is no drift.
         most_sum: Cumulative sums are cut off here, so that they come down again.
         clip: Standard deviations beyond which one value adds no more to a sum.
+        noise_recent: Weight of the newest squared change in the recent noise.
+        noise_clip: Times the usual noise above which one squared change adds no more.
+        noise_freedom: Degrees of freedom of the recent noise; neighbours are correlated.
         decisive: Probability below which a rule speaks; rarer than the statistics' threshold,
             because rules judge every field of every reading.
         hints: By position of the field.
@@ -66,12 +74,15 @@ class Tuning:
     allowance: float = 1.0
     most_sum: float = 40.0
     clip: float = 3.0
+    noise_recent: float = 0.1
+    noise_clip: float = 16.0
+    noise_freedom: float = 13.0
     decisive: float = 1e-9
     hints: Mapping[int, Hints] = field(default_factory=dict)
 
 
 class Rules:
-    """See the module; 10 numbers per device and field."""
+    """See the module; 13 numbers per device and field."""
 
     def __init__(self, tuning: Tuning | None = None) -> None:
         """Fix what does not change."""
@@ -95,6 +106,9 @@ class Rules:
             "variance",
             "up",
             "down",
+            "recent",
+            "usual",
+            "measured",
         )
         return {name: np.zeros((devices, fields)) for name in names}
 
@@ -143,6 +157,7 @@ class Rules:
         self._stuck(change, known, weight, at, flat, surprise)
         surprise[hints.may_stand_still[fields]] = 0.0
         self._rate(change, weight, at, flat, surprise)
+        self._noise(change, at, flat, surprise)
         surprise[change > hints.most_change[fields]] = MOST_SURPRISE
         if hints.any_holds:
             held = np.flatnonzero(hints.must_hold[fields])
@@ -193,6 +208,23 @@ class Rules:
         excess = 0.5 * change[large] / np.maximum(step[large], TINY)
         surprise[large] = np.maximum(surprise[large], excess)
         flat["step"][at] = step + (change - step) * weight
+
+    def _noise(self, change: Floats, at: Ints, flat: State, surprise: Floats) -> None:
+        tuning = self._tuning
+        measured = flat["measured"][at] + 1
+        flat["measured"][at] = measured
+        usual = flat["usual"][at]
+        old = measured > tuning.warm_up_rows
+        squared = np.where(old, np.minimum(change**2, tuning.noise_clip * usual), change**2)
+        weight = 1.0 / np.minimum(measured, tuning.memory_rows)
+        recent = flat["recent"][at]
+        recent += np.maximum(weight, tuning.noise_recent) * (squared - recent)
+        flat["recent"][at] = recent
+        flat["usual"][at] = usual + weight * (squared - usual)
+        loud = np.flatnonzero(old & (recent > 2.0 * usual) & (usual > 0))
+        ratio = recent[loud] / usual[loud]
+        rare = 0.5 * tuning.noise_freedom * (ratio - 1.0 - np.log(ratio))
+        surprise[loud] = np.maximum(surprise[loud], rare)
 
     def _drift(self, values: Floats, at: Ints, flat: State) -> Floats:
         tuning = self._tuning
