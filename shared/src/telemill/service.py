@@ -140,6 +140,7 @@ async def _emit(under: Floor) -> None:
         under.metrics.registry,
         under.application,
         interval_seconds=under.settings.emf_interval_seconds,
+        selection=emf.selection(under.settings.emf_metrics),
     )
     await exporter.run()
 

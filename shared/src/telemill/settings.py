@@ -166,11 +166,25 @@ class ServiceSettings(HttpSettings):
     emf_interval_seconds: float = setting(
         60.0, unit="seconds", description="Time between two EMF emissions.", gt=0
     )
+    emf_metrics: tuple[str, ...] = setting(
+        ("all",),
+        unit="metrics",
+        description="What EMF holds: all, watched (by our alarms and dashboard), or names.",
+    )
     trace_endpoint: str = setting(
         "",
         unit="URL",
         description="OpenTelemetry collector, OTLP over HTTP: http://127.0.0.1:4318; empty: none.",
     )
+
+    @field_validator("emf_metrics")
+    @classmethod
+    def _are_metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # Not at the top: most commands have no metrics.
+        from telemill import emf  # noqa: PLC0415
+
+        emf.selection(value)
+        return value
 
     @field_validator("trace_endpoint")
     @classmethod
