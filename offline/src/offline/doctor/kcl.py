@@ -18,7 +18,9 @@ async def check(dynamodb: Any, plant: Plant) -> list[Finding]:
     try:
         jars = await asyncio.to_thread(chosen.class_path)
     except errors.ConfigurationError as error:
-        advice = "run the doctor in the service's own image, or `make kcl-jars` and install Java"
+        advice = (
+            "install Java and run `make kcl-jars`; in an image ask `telemill-transform --check`"
+        )
         return [fail("kcl", name, str(error), advice)]
     return [
         ok("kcl", name, f"Java and {len(jars)} jars, as pinned"),
