@@ -18,6 +18,7 @@ from offline.doctor import account, finding, hot, kcl, lag, places, quarantined,
 from offline.doctor import plant as plants
 from offline.doctor.finding import Finding, Status
 from offline.doctor.plant import Plant
+from sink.core import tables_of
 from telemill import aws, log, service
 from telemill.errors import ConfigurationError
 from telemill.health import Health
@@ -141,10 +142,11 @@ def _resources(plant: Plant, opened: service.Clients, now: float) -> Sequence[Lo
         *(
             (
                 "glue",
-                f"{each.glue_database}.{each.table}",
-                partial(places.check_glue, opened.glue, each, plant.contract),
+                f"{each.glue_database}.{table}",
+                partial(places.check_glue, opened.glue, each, table, plant.contract),
             )
             for each in plant.sinks
+            for table in tables_of(each.table)
         ),
         ("topic", topic, partial(places.check_topic, opened.sns, topic)),
         ("quarantine", lake, partial(quarantined.check, opened.s3, lake, now)),

@@ -9,7 +9,7 @@ from offline.doctor.finding import DEPLOY, Finding, fail, ok, warn
 from sink import catalog, core
 from sink.settings import SinkSettings
 from telemill import aws, errors
-from telemill.contract import Contract
+from telemill.contract import Contract, Table
 from telemill.progress import store
 
 
@@ -39,9 +39,11 @@ async def check_bucket(s3: Any, name: str) -> list[Finding]:
     return [ok("bucket", name, "there")]
 
 
-async def check_glue(glue: Any, sink: SinkSettings, contract: Contract) -> list[Finding]:
-    """The table in the catalogue fits the contract."""
-    form = core.form_of(contract, sink.table)
+async def check_glue(
+    glue: Any, sink: SinkSettings, table: Table, contract: Contract
+) -> list[Finding]:
+    """A table in the catalogue fits the contract."""
+    form = core.form_of(contract, table)
     wanted = catalog.define(form, sink.glue_database, sink.lake_bucket)
     name = f"{wanted.database}.{wanted.name}"
     found = await _find_table(glue, wanted)
