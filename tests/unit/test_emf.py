@@ -185,7 +185,7 @@ def of_a_sink() -> CollectorRegistry:
 def test_only_what_is_watched() -> None:
     """`watched` leaves the dimensions nobody looks at, and adds up what had them."""
     lines = Lines()
-    emitter(of_a_sink(), lines, selection=emf.selection(["watched"])).emit()
+    emitter(of_a_sink(), lines, selection=emf.selection("watched")).emit()
     found = emitted(lines)
     assert ("telemill_worst_millis_behind_latest", ("service",)) in found
     assert ("telemill_rejected_total", ("service",)) in found
@@ -199,7 +199,7 @@ def test_only_what_is_watched() -> None:
 def test_only_what_is_named() -> None:
     """Named metrics, with or without our prefix, come under all their labels, others not at all."""
     lines = Lines()
-    chosen = emf.selection(["lag_seconds", "telemill_millis_behind_latest"])
+    chosen = emf.selection("lag_seconds, telemill_millis_behind_latest")
     emitter(of_a_sink(), lines, selection=chosen).emit()
     assert emitted(lines) == {
         ("telemill_lag_seconds_count", ("service",)),
@@ -211,7 +211,7 @@ def test_only_what_is_named() -> None:
 
 def test_all_is_everything() -> None:
     """The default selects nothing out."""
-    assert emf.selection(["all"]) is None
+    assert emf.selection("all") is None
 
 
 @pytest.mark.parametrize(

@@ -156,15 +156,16 @@ class Emitter:
             yield labels, (sample.name, unit_of(sample.name), value)
 
 
-def selection(words: Sequence[str]) -> Selection | None:
-    """What a setting says: `all`, `watched`, or names of metrics with or without our prefix.
+def selection(text: str) -> Selection | None:
+    """What a setting says: `all`, `watched`, or metrics with or without our prefix, by commas.
 
     Raises:
         ValueError: A word is none of these.
     """
-    if tuple(words) == (ALL,):
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if words == [ALL]:
         return None
-    if tuple(words) == (WATCHED,):
+    if words == [WATCHED]:
         return LOOKED_AT
     known = {row.name for row in metrics.table()}
     named = [word if word.startswith(PREFIX) else f"{PREFIX}{word}" for word in words]

@@ -166,8 +166,8 @@ class ServiceSettings(HttpSettings):
     emf_interval_seconds: float = setting(
         60.0, unit="seconds", description="Time between two EMF emissions.", gt=0
     )
-    emf_metrics: tuple[str, ...] = setting(
-        ("all",),
+    emf_metrics: str = setting(
+        "all",
         unit="metrics",
         description="What EMF holds: all, watched (by our alarms and dashboard), or names.",
     )
@@ -179,7 +179,7 @@ class ServiceSettings(HttpSettings):
 
     @field_validator("emf_metrics")
     @classmethod
-    def _are_metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _are_metrics(cls, value: str) -> str:
         # Not at the top: most commands have no metrics.
         from telemill import emf  # noqa: PLC0415
 
