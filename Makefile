@@ -101,7 +101,7 @@ infra-check: build/.setup-deploy ## templates fresh, cdk-nag, cfn-lint and check
 	@build/checks/bin/cfn-lint infra/templates/*.json && echo "cfn-lint: clean"
 	@build/checks/bin/checkov --directory infra/templates --framework cloudformation --skip-download --quiet --compact
 
-K8S_OVERLAYS := local eks
+K8S_OVERLAYS := local eks eks-traced
 K8S_VERSIONS := 1.34 1.37
 KUSTOMIZE_VERSION := v5.5.0
 

@@ -10,7 +10,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from resources import deployments, scaling
+from resources import deployments, scaling, tracing
 from resources.accepted import accept, accept_wildcards
 from resources.access import statement
 from resources.arns import arn, bucket_name
@@ -40,6 +40,8 @@ class Parameters:
     caller_group: str
     secret: str
     people_secret: str
+    collector_tag: str
+    trace_ratio: str
 
 
 def parameters(scope: Construct) -> Parameters:
@@ -77,6 +79,8 @@ def parameters(scope: Construct) -> Parameters:
         people_secret=text(
             "PeopleKeysArn", "Secret with ANOMALY_API_KEY_HASHES; empty: nobody mutes alerts"
         ),
+        collector_tag=text("CollectorTag", "Tag of telemill/collector; empty: no traces"),
+        trace_ratio=text("TraceRatio", "Share of polls and pushes that are traced", "0.01"),
     )
 
 
@@ -102,6 +106,10 @@ class Services(Construct):
             ),
         }
         self._has_group = self._unless_empty("HasPush", self._given.target_group)
+        self._has_collector = self._unless_empty("HasCollector", self._given.collector_tag)
+        self._trace_endpoint = Fn.condition_if(
+            self._has_collector.logical_id, tracing.ENDPOINT, ""
+        ).to_string()
         self._inside = Fn.split(",", Fn.import_value(READER_SUBNETS))
         self.cluster = ecs.Cluster(
             self,
@@ -244,6 +252,7 @@ class Services(Construct):
             execution_role=self._execution,
             volumes=[ecs.Volume(name="tmp")],
         )
+        self._collect_traces(scope, of, role, task)
         container = self._container(scope, of, task)
         container.add_mount_points(
             ecs.MountPoint(container_path="/tmp", source_volume="tmp", read_only=False)  # noqa: S108
@@ -259,6 +268,26 @@ class Services(Construct):
             )
         return task
 
+    def _collect_traces(
+        self, scope: Construct, of: Deployment, role: iam.Role, task: ecs.FargateTaskDefinition
+    ) -> None:
+        made = tracing.side_container(
+            _registry(), self._given.collector_tag, f"/telemill/{of.name}", "collector"
+        )
+        task.node.default_child.add_property_override(
+            "ContainerDefinitions.1",
+            Fn.condition_if(self._has_collector.logical_id, made, Aws.NO_VALUE),
+        )
+        policy = iam.CfnPolicy(
+            scope,
+            "Traces",
+            policy_name="traces",
+            roles=[role.role_name],
+            policy_document=iam.PolicyDocument(statements=[tracing.writing()]),
+        )
+        policy.cfn_options.condition = self._has_collector
+        accept(policy, tracing.WHY_ALL, "AwsSolutions-IAM5[Resource::*]")
+
     def _container(
         self, scope: Construct, of: Deployment, task: ecs.FargateTaskDefinition
     ) -> ecs.ContainerDefinition:
@@ -270,13 +299,12 @@ class Services(Construct):
             retention=logs.RetentionDays.THREE_MONTHS,
             removal_policy=RemovalPolicy.DESTROY,
         )
-        registry = f"{Aws.ACCOUNT_ID}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}"
         return task.add_container(
             of.name,
             image=ecs.ContainerImage.from_registry(
-                f"{registry}/telemill/{of.service}:{self._given.image_tag}"
+                f"{_registry()}/telemill/{of.service}:{self._given.image_tag}"
             ),
-            environment=environment(of, self._given),
+            environment=environment(of, self._given, self._trace_endpoint),
             logging=ecs.LogDriver.aws_logs(stream_prefix=of.name, log_group=log),
             health_check=ecs.HealthCheck(
                 command=["CMD", "python", "-c", HEALTH_CHECK],
@@ -291,7 +319,11 @@ class Services(Construct):
         )
 
 
-def environment(of: Deployment, given: Parameters) -> dict[str, str]:
+def _registry() -> str:
+    return f"{Aws.ACCOUNT_ID}.dkr.ecr.{Aws.REGION}.{Aws.URL_SUFFIX}"
+
+
+def environment(of: Deployment, given: Parameters, trace_endpoint: str) -> dict[str, str]:
     """The settings of a deployment, as environment variables."""
     shared = {"AWS_DEFAULT_REGION": Aws.REGION}
     own = {
@@ -301,6 +333,7 @@ def environment(of: Deployment, given: Parameters) -> dict[str, str]:
         "EMF_ENABLED": "true",
         "SLOT_COUNT": given.slots,
         "STATE_BUCKET": bucket_name(names.STATE_BUCKET),
+        "TRACE_ENDPOINT": trace_endpoint,
         **dict(of.settings),
     }
     if of.reads:
@@ -311,6 +344,7 @@ def environment(of: Deployment, given: Parameters) -> dict[str, str]:
             "BASE_URL": given.base_url,
             "DEVICES": given.devices,
             "POLL_INTERVAL_SECONDS": given.interval,
+            "TRACE_RATIO": given.trace_ratio,
         }
     if of.service == "anomaly":
         own["ALERT_TOPIC"] = arn("sns", names.ALERT_TOPIC)

@@ -1,10 +1,11 @@
-"""What an EKS cluster needs: a role for each service account, and one for KEDA (pod identity)."""
+"""What an EKS cluster needs: a role for each service account, KEDA and the collector of traces."""
 
 from aws_cdk import Aws, CfnParameter
 from aws_cdk import aws_eks as eks
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
+from resources import tracing
 from resources.accepted import accept_wildcards
 from resources.access import statement
 from resources.arns import arn
@@ -37,6 +38,11 @@ class ServiceAccounts(Construct):
             "GetMetricData knows no resources.",
             [reading],
         )
+
+        collector = self._role("collector", NAMESPACE, "collector")
+        traces = tracing.writing()
+        collector.add_to_policy(traces)
+        accept_wildcards(collector.node.find_child("DefaultPolicy"), tracing.WHY_ALL, [traces])
 
     def _role(self, name: str, namespace: str, account: str) -> iam.Role:
         role = iam.Role(

@@ -12,6 +12,7 @@ from resources.accepted import accept
 READER_SUBNETS = "telemill-reader-subnets"
 ENDPOINTS = ("kinesis-streams", "logs", "ecr.api", "ecr.dkr", "glue", "sns", "sts")
 """What the services and Fargate call; S3 and DynamoDB have gateways, which cost nothing."""
+TRACES = "xray"
 
 
 class Network(Construct):
@@ -53,6 +54,23 @@ class Network(Construct):
                     " below some 3 TB a month",
                 ).value_as_string,
                 "true",
+            ),
+        )
+        self.traces = CfnCondition(
+            scope,
+            "HasTraceEndpoint",
+            expression=Fn.condition_and(
+                self.private_link,
+                Fn.condition_equals(
+                    CfnParameter(
+                        scope,
+                        "Tracing",
+                        default="false",
+                        allowed_values=["true", "false"],
+                        description="With PrivateLink: an endpoint for X-Ray, too",
+                    ).value_as_string,
+                    "true",
+                ),
             ),
         )
         self._connect()
@@ -102,7 +120,7 @@ class Network(Construct):
             "The source is the network's own range, a reference the rule cannot look through.",
             "AwsSolutions-EC23",
         )
-        for name in ENDPOINTS:
+        for name in (*ENDPOINTS, TRACES):
             made = ec2.InterfaceVpcEndpoint(
                 self,
                 f"To{name.title().replace('-', '').replace('.', '')}",
@@ -112,7 +130,9 @@ class Network(Construct):
                 security_groups=[inside],
                 open=False,
             )
-            made.node.default_child.cfn_options.condition = self.private_link
+            made.node.default_child.cfn_options.condition = (
+                self.traces if name == TRACES else self.private_link
+            )
 
 
 def _subnets(name: str, kind: ec2.SubnetType) -> ec2.SubnetConfiguration:

@@ -1,11 +1,11 @@
-"""Image repositories, one a service."""
+"""Image repositories, one a service and one for the collector of traces."""
 
 import json
 
 from aws_cdk import aws_ecr as ecr
 from constructs import Construct
 
-SERVICES = ("ingest", "transform", "sink", "anomaly")
+SERVICES = ("ingest", "transform", "sink", "anomaly", "collector")
 KEPT_IMAGES = 30
 
 

@@ -6,7 +6,7 @@ from aws_cdk import Aws, Duration
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from resources import access
+from resources import access, tracing
 from resources.accepted import accept_wildcards
 from resources.arns import arn, bucket_arn
 from resources.catalog import ANALYSTS_WORKGROUP
@@ -61,7 +61,7 @@ def analyst(scope: Construct, key_arn: str) -> iam.Role:
 
 
 def operator(scope: Construct, key_arn: str) -> iam.Role:
-    """Runs `telemill audit`, `backfill` and `quarantine`; restarts services; reads logs."""
+    """Runs `telemill doctor`, `audit`, `backfill`, `quarantine`; restarts services; reads logs."""
     return _role(
         scope,
         "operator",
@@ -73,7 +73,7 @@ def operator(scope: Construct, key_arn: str) -> iam.Role:
             ),
             access.statement(
                 "Progress",
-                (*access.PROGRESS, "dynamodb:Query"),
+                (*access.PROGRESS, "dynamodb:DescribeTimeToLive", "dynamodb:Query"),
                 [arn("dynamodb", f"table/{names.PROGRESS_TABLE}")],
             ),
             access.statement("Find", ["s3:ListBucket"], [_lake(), bucket_arn(names.STATE_BUCKET)]),
@@ -94,7 +94,10 @@ def operator(scope: Construct, key_arn: str) -> iam.Role:
                 ["logs:FilterLogEvents", "logs:GetLogEvents", "logs:StartQuery"],
                 [arn("logs", "log-group:/telemill/*")],
             ),
-            access.statement("Status", [*STATUS, "logs:GetQueryResults"], ["*"]),
+            access.statement(
+                "Status", [*STATUS, *tracing.LOOK, "logs:GetQueryResults", "sns:ListTopics"], ["*"]
+            ),
+            access.statement("Topic", ["sns:GetTopicAttributes"], [arn("sns", names.ALERT_TOPIC)]),
             _key(key_arn, ["kms:Decrypt", "kms:GenerateDataKey"], "s3", "kinesis", "dynamodb"),
         ],
         "Objects lie below fixed prefixes; services and logs are named telemill; CloudWatch's"

@@ -17,6 +17,7 @@ from resources import (
     registry,
     roles,
     streams,
+    tracing,
 )
 from resources.accepted import accept_empty_parameters
 from resources.lake import Buckets, Key
@@ -133,6 +134,7 @@ class MonitoringStack(TelemillStack):
         super().__init__(app, "monitoring", "alarms and dashboard")
         monitoring.Alarms(self, data.operations)
         dashboard.dashboard(self)
+        tracing.group(self)
 
 
 class GovernanceStack(TelemillStack):

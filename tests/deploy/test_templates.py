@@ -67,7 +67,7 @@ def container(application: str) -> dict[str, Any]:
     """The container of a deployment's task definition."""
     for _, task in published.resources("ecs", "AWS::ECS::TaskDefinition"):
         if task["Family"] == f"telemill-{application}":
-            (one,) = task["ContainerDefinitions"]
+            one, _ = task["ContainerDefinitions"]
             return dict(one)
     raise AssertionError(application)
 
@@ -77,6 +77,8 @@ def environment(application: str) -> dict[str, str]:
     values = {"<Devices>": "1-100", "<PollIntervalSeconds>": "10", "<SlotCount>": "64"}
     values["<Coordinator>"] = "single"
     values["<FmsBaseUrl>"] = "http://fms.plant.example:9872"
+    values["<TraceRatio>"] = "0.01"
+    values["<HasCollector.http://127.0.0.1:4318.>"] = "http://127.0.0.1:4318"
     pairs = {
         each["Name"]: published.text(each["Value"])
         for each in container(application)["Environment"]
@@ -116,6 +118,17 @@ def test_every_widget_shows_a_metric_the_code_emits() -> None:
     used = list(widget_metrics())
     assert len(used) > 40
     assert [why for each in used if (why := published.unknown(*each))] == []
+
+
+def test_watched_metrics_are_those_that_are_looked_at() -> None:
+    """`…_EMF_METRICS=watched` leaves out nothing an alarm, a policy or a widget needs, nor more."""
+    looked_at: dict[str, set[tuple[str, ...]]] = {}
+    metrics = [one for _, each in alarms() for one in alarm_metrics(each)]
+    for sample, dimensions in [*metrics, *widget_metrics()]:
+        name = sample if sample in emf.LOOKED_AT else sample.rpartition("_")[0]
+        labels = tuple(each for each in dimensions if each != "service")
+        looked_at.setdefault(name, set()).add(labels)
+    assert looked_at == {name: set(sets or ()) for name, sets in emf.LOOKED_AT.items()}
 
 
 @pytest.mark.parametrize(

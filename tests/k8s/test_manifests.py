@@ -1,11 +1,6 @@
 """The manifests, as kustomize builds them, fit the code: settings, ports, probes, metrics."""
 
-import functools
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,10 +13,10 @@ from simulator.settings import SimulatorSettings
 from sink.settings import SinkSettings
 from telemill import coordination, emf, health, names, settings
 from tests.deploy import published
+from tests.k8s.overlays import ROOT, Manifest, kustomize
 from transform.settings import TransformSettings
 
-ROOT = Path(__file__).parents[2]
-OVERLAYS = ("local", "eks")
+OVERLAYS = ("local", "eks", "eks-traced")
 SETTINGS: dict[str, type[settings.ServiceSettings]] = {
     "ingest": IngestSettings,
     "transform": TransformSettings,
@@ -29,19 +24,6 @@ SETTINGS: dict[str, type[settings.ServiceSettings]] = {
     "anomaly": AnomalySettings,
 }
 READERS = [each for each in published.APPLICATIONS if each != "ingest"]
-Manifest = dict[str, Any]
-
-
-@functools.cache
-def kustomize(directory: Path) -> list[Manifest]:
-    """What an overlay or component makes, by the kustomize of the machine."""
-    own = ROOT / "build" / "bin" / "kustomize"
-    command = [own, "build"] if own.exists() else [shutil.which("kubectl"), "kustomize"]
-    built = subprocess.run(
-        [*map(str, command), str(directory)], capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stderr
-    return [each for each in yaml.safe_load_all(built.stdout) if each]
 
 
 @pytest.fixture(scope="module", params=OVERLAYS)
@@ -221,7 +203,39 @@ def test_eks_names_what_the_templates_make() -> None:
     accounts = of_kind(built, "ServiceAccount").values()
     ours = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in accounts}
     assert ours <= associated
-    assert associated - ours == {("keda", "keda-operator")}
+    assert associated - ours == {("keda", "keda-operator"), ("telemill", "collector")}
+
+
+def test_traces_reach_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every service sends to a port the collector has and may be reached on, as its own account."""
+    built = kustomize(ROOT / "k8s" / "overlays" / "eks-traced")
+    collector = of_kind(built, "Deployment")["collector"]["spec"]["template"]
+    (one,) = collector["spec"]["containers"]
+    ports = {each["name"]: each["containerPort"] for each in one["ports"]}
+    (service,) = of_kind(built, "Service")["collector"]["spec"]["ports"]
+    assert service["targetPort"] in ports
+    assert of_kind(built, "Service")["collector"]["spec"]["selector"].items() <= (
+        collector["metadata"]["labels"].items()
+    )
+    for name, service_name in published.APPLICATIONS.items():
+        chosen = loaded(built, name, monkeypatch)
+        assert chosen.trace_endpoint == f"http://collector:{service['port']}", service_name
+    (configuration,) = [
+        yaml.safe_load(each["data"]["config.yaml"])
+        for name, each in of_kind(built, "ConfigMap").items()
+        if name.startswith("collector-")
+    ]
+    taken = configuration["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    assert taken.endswith(f":{ports['otlp']}")
+    assert configuration["extensions"]["health_check"]["endpoint"].endswith(f":{ports['health']}")
+    assert configuration["service"]["pipelines"]["traces"]["exporters"] == ["awsxray"]
+    associated = {
+        (each["Namespace"], each["ServiceAccount"])
+        for _, each in published.resources("eks", "AWS::EKS::PodIdentityAssociation")
+    }
+    assert ("telemill", collector["spec"]["serviceAccountName"]) in associated
+    (sent,) = of_kind(built, "NetworkPolicy")["sends-traces"]["spec"]["egress"]
+    assert sent["ports"] == [{"port": ports["otlp"], "protocol": "TCP"}]
 
 
 def test_only_what_is_needed_gets_through(overlay: list[Manifest]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from telemill import emf, metrics
+from transform.__main__ import main as transform_main
 
 NOW = 1_700_000_000.25
 
@@ -158,3 +159,74 @@ async def test_emits_every_interval_and_at_the_end() -> None:
     assert task.cancelled()
     assert waits == [30.0, 30.0]
     assert lines.value("late_total") == 5
+
+
+def emitted(lines: Lines) -> set[tuple[str, tuple[str, ...]]]:
+    """Every metric with each set of names of dimensions it was emitted under."""
+    return {
+        (metric["Name"], tuple(dimensions))
+        for document in lines.documents
+        for directive in document["_aws"]["CloudWatchMetrics"]
+        for metric in directive["Metrics"]
+        for dimensions in directive["Dimensions"]
+    }
+
+
+def of_a_sink() -> CollectorRegistry:
+    """A sink's metrics with a shard and a reason."""
+    registry = CollectorRegistry()
+    built = metrics.Metrics(registry, "sink")
+    built.behind("shardId-0", 7)
+    built.rejected.labels("bad_time").inc(3)
+    built.lag_seconds.observe(1.5)
+    return registry
+
+
+def test_only_what_is_watched() -> None:
+    """`watched` leaves the dimensions nobody looks at, and adds up what had them."""
+    lines = Lines()
+    emitter(of_a_sink(), lines, selection=emf.selection("watched")).emit()
+    found = emitted(lines)
+    assert ("telemill_worst_millis_behind_latest", ("service",)) in found
+    assert ("telemill_rejected_total", ("service",)) in found
+    assert ("telemill_lag_seconds_sum", ("service",)) in found
+    assert {names for _, names in found} == {("service",)}
+    assert "telemill_millis_behind_latest" not in {name for name, _ in found}
+    for document in lines.documents:
+        conforms(document)
+
+
+def test_only_what_is_named() -> None:
+    """Named metrics, with or without our prefix, come under all their labels, others not at all."""
+    lines = Lines()
+    chosen = emf.selection("lag_seconds, telemill_millis_behind_latest")
+    emitter(of_a_sink(), lines, selection=chosen).emit()
+    assert emitted(lines) == {
+        ("telemill_lag_seconds_count", ("service",)),
+        ("telemill_lag_seconds_sum", ("service",)),
+        ("telemill_millis_behind_latest", ("service",)),
+        ("telemill_millis_behind_latest", ("service", "shard")),
+    }
+
+
+def test_all_is_everything() -> None:
+    """The default selects nothing out."""
+    assert emf.selection("all") is None
+
+
+@pytest.mark.parametrize(
+    "value", ["lag", "all,lag_seconds", "watched,watched", ",", "lag_seconds "]
+)
+def test_a_metric_that_does_not_exist_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2 and the setting's name; blanks around a name are no fault."""
+    monkeypatch.setenv("TRANSFORM_EMF_METRICS", value)
+    with pytest.raises(SystemExit) as ended:
+        transform_main(["--check"])
+    said = capsys.readouterr()
+    if value.strip() == "lag_seconds":
+        assert (ended.value.code, said.err) == (0, "")
+    else:
+        assert ended.value.code == 2
+        assert "TRANSFORM_EMF_METRICS" in said.err

@@ -98,7 +98,7 @@ class Collected:
         self.items: list[bytes] = []
         self.error: Exception | None = None
 
-    def add(self, groups: Iterable[core.Group]) -> "asyncio.Future[None]":
+    def add(self, groups: Iterable[core.Group], trace: bytes = b"") -> "asyncio.Future[None]":
         """As the outbox."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.error:

@@ -202,6 +202,12 @@ class Metrics:
         services=READERS,
     )
     state_bytes = Metric(Gauge, "state_bytes", "Size of the last state saved", ("shard",), READERS)
+    spans = Metric(
+        Counter,
+        "spans_total",
+        "Spans of traces; outcome: exported, or dropped when the collector does not take them",
+        ("outcome",),
+    )
     ready = Metric(Gauge, "ready", "1 when /readyz answers 200")
 
     # ingest.

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from telemill import aws, emf, health, metrics
+from telemill import aws, emf, health, metrics, tracing
 from telemill.errors import ConfigurationError
 from telemill.kinesis import transport
 from telemill.kinesis.writer import Writer
@@ -35,6 +35,7 @@ class Floor:
     Attributes:
         application: The deployment, as CloudWatch knows it; a service may run as several.
         app: The HTTP application; a service may add routes before `serving`.
+        tracer: None when tracing is off.
     """
 
     service: str
@@ -43,6 +44,7 @@ class Floor:
     metrics: metrics.Metrics
     health: health.Health
     app: Any
+    tracer: tracing.Tracer | None = None
 
 
 def step_timeout_setting() -> Any:
@@ -55,13 +57,16 @@ def step_timeout_setting() -> Any:
     )
 
 
-def floor(service: str, settings: ServiceSettings, application: str = "") -> Floor:
+def floor(
+    service: str, settings: ServiceSettings, application: str = "", *, trace_ratio: float = 0.0
+) -> Floor:
     """Build the floor; `serving` opens it.
 
     Args:
         service: Which of the four.
         settings: Its settings.
         application: Which of its deployments, where it has several.
+        trace_ratio: Share of the traces begun here that are sampled: only ingest begins any.
     """
     registry = metrics.new_registry()
     made = metrics.Metrics(registry, service)
@@ -73,6 +78,27 @@ def floor(service: str, settings: ServiceSettings, application: str = "") -> Flo
         made,
         condition,
         health.ops_app(condition, registry),
+        _tracer(application or service, settings, trace_ratio, made),
+    )
+
+
+def _tracer(
+    application: str, settings: ServiceSettings, ratio: float, made: metrics.Metrics
+) -> tracing.Tracer | None:
+    if not settings.trace_endpoint:
+        return None
+    # Not at the top: it costs a process some MiB and a quarter of a second.
+    from telemill import opentelemetry  # noqa: PLC0415
+
+    return opentelemetry.OtelTracer(
+        settings.trace_endpoint,
+        ratio=ratio,
+        resource={
+            "service.name": application,
+            "service.namespace": "telemill",
+            "service.instance.id": settings.worker_id,
+        },
+        metrics=made,
     )
 
 
@@ -104,6 +130,8 @@ async def serving(
         if exporter is not None:
             exporter.cancel()
             await asyncio.gather(exporter, return_exceptions=True)
+        if under.tracer is not None:
+            await under.tracer.close()
         await runner.cleanup()
 
 
@@ -112,6 +140,7 @@ async def _emit(under: Floor) -> None:
         under.metrics.registry,
         under.application,
         interval_seconds=under.settings.emf_interval_seconds,
+        selection=emf.selection(under.settings.emf_metrics),
     )
     await exporter.run()
 

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import pydantic
 from pydantic import Field, ValidationInfo, field_validator
@@ -165,6 +166,40 @@ class ServiceSettings(HttpSettings):
     emf_interval_seconds: float = setting(
         60.0, unit="seconds", description="Time between two EMF emissions.", gt=0
     )
+    emf_metrics: str = setting(
+        "all",
+        unit="metrics",
+        description="What EMF holds: all, watched (by our alarms and dashboard), or names.",
+    )
+    trace_endpoint: str = setting(
+        "",
+        unit="URL",
+        description="OpenTelemetry collector, OTLP over HTTP: http://127.0.0.1:4318; empty: none.",
+    )
+
+    @field_validator("emf_metrics")
+    @classmethod
+    def _are_metrics(cls, value: str) -> str:
+        # Not at the top: most commands have no metrics.
+        from telemill import emf  # noqa: PLC0415
+
+        emf.selection(value)
+        return value
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_a_collector(cls, value: str) -> str:
+        try:
+            url = urlsplit(value)
+            # Reading the port is what checks it.
+            is_sound = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+        except ValueError:
+            is_sound = False
+        if value and (not is_sound or url.query or url.fragment):
+            raise ValueError("takes http://host:port or https://host:port, without /v1/traces")
+        if value.rstrip("/").endswith("/v1/traces"):
+            raise ValueError("takes the collector's address without /v1/traces")
+        return value
 
     def check(self) -> str:
         """Also load the contract."""

@@ -262,12 +262,14 @@ class Batch:
         keys: The device key of each.
         items: Their bytes, at least one item.
         size_bytes: What they count towards `MAX_BATCH_BYTES`.
+        trace: Context of the one sampled trace that some of them belong to; empty without.
     """
 
     slot: int
     keys: list[str] = field(default_factory=list)
     items: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
+    trace: bytes = b""
 
 
 class Packer:
@@ -282,8 +284,12 @@ class Packer:
         self._open: dict[int, Batch] = {}
         self._closed: list[Batch] = []
 
-    def add(self, group: Group) -> list[Batch]:
+    def add(self, group: Group, trace: bytes = b"") -> list[Batch]:
         """Put a group's items into batches.
+
+        Args:
+            group: The items.
+            trace: Their trace. A batch takes at most one: where another begins, it is closed.
 
         Returns:
             The batches that hold them: one, unless they had to be cut.
@@ -292,7 +298,7 @@ class Packer:
             self._close(group.slot)
         used: list[Batch] = []
         for keys, items, size_bytes in _pieces(group):
-            batch = self._room(group.slot, len(items), size_bytes)
+            batch = self._room(group.slot, len(items), size_bytes, trace)
             batch.keys += keys
             batch.items += items
             batch.size_bytes += size_bytes
@@ -317,16 +323,18 @@ class Packer:
             self._close(slot)
         return self.take_closed()
 
-    def _room(self, slot: int, item_count: int, size_bytes: int) -> Batch:
+    def _room(self, slot: int, item_count: int, size_bytes: int, trace: bytes) -> Batch:
         batch = self._open.get(slot)
         if batch and (
             batch.size_bytes + size_bytes > MAX_BATCH_BYTES
             or len(batch.items) + item_count > MAX_BATCH_ITEMS
+            or (trace and batch.trace and batch.trace != trace)
         ):
             self._close(slot)
             batch = None
         if batch is None:
             batch = self._open[slot] = Batch(slot)
+        batch.trace = batch.trace or trace
         return batch
 
     def _close(self, slot: int) -> None:

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from ingest import core
-from telemill import errors
+from telemill import errors, tracing
+from telemill.codec import trace as codec_trace
 from telemill.metrics import Metrics
 
 
@@ -42,6 +43,7 @@ class Outbox:
         linger_seconds: How long the first item of a batch waits for others; 0 does not wait.
         metrics: Counts readings acknowledged.
         call_later: Calls a function after some seconds; the running loop's by default.
+        tracer: Of the service; None when it is off.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Outbox:
         linger_seconds: float,
         metrics: Metrics,
         call_later: CallLater | None = None,
+        tracer: tracing.Tracer | None = None,
     ) -> None:
         self._writer = writer
         self._raw_format = raw_format
@@ -60,6 +63,7 @@ class Outbox:
         self._linger_seconds = linger_seconds
         self._metrics = metrics
         self._call_later = call_later
+        self._tracer = tracer
         self._packer = core.Packer(raw_format)
         self._waiting: dict[core.Batch, list[_Receipt]] = {}
         self._timer_set = False
@@ -71,8 +75,12 @@ class Outbox:
         """Return never; raise when the writer failed for a reason that is no TelemillError."""
         await asyncio.shield(self._broken)
 
-    def add(self, groups: Iterable[core.Group]) -> "asyncio.Future[None]":
+    def add(self, groups: Iterable[core.Group], trace: bytes = b"") -> "asyncio.Future[None]":
         """Take items.
+
+        Args:
+            groups: The items.
+            trace: The context their records shall carry; empty unless they are sampled.
 
         Returns:
             Done when Kinesis has acknowledged all of them. Fails with the first TelemillError
@@ -80,7 +88,7 @@ class Outbox:
         """
         receipt = _Receipt()
         for group in groups:
-            for batch in self._packer.add(group):
+            for batch in self._packer.add(group, trace):
                 receipt.missing += 1
                 self._waiting.setdefault(batch, []).append(receipt)
         if not receipt.missing:
@@ -122,16 +130,35 @@ class Outbox:
     def _put(self, batches: Iterable[core.Batch]) -> None:
         for batch in batches:
             receipts = self._waiting.pop(batch)
+            span = self._span(batch) if batch.trace else tracing.NO_SPAN
             try:
                 data = core.encode(batch, self._raw_format, self._slot_count)
+                if span.context:
+                    data = codec_trace.on_raw(data, span.context)
                 written = self._writer.try_put(batch.slot, data, core.partition_key(batch))
             except errors.TelemillError as error:
+                span.end(type(error).__name__)
                 _fail(receipts, error)
             else:
+                if batch.trace:
+                    written.add_done_callback(partial(tracing.end_with, span))
                 self._in_flight[batch.slot] += 1
                 written.add_done_callback(
                     partial(self._settle, batch.slot, receipts, len(batch.items))
                 )
+
+    def _span(self, batch: core.Batch) -> tracing.Span:
+        if self._tracer is None:
+            return tracing.NO_SPAN
+        return self._tracer.start(
+            "send raw record",
+            "producer",
+            batch.trace,
+            messaging__system=tracing.SYSTEM,
+            messaging__operation__type="send",
+            telemill__slot=batch.slot,
+            telemill__readings=len(batch.items),
+        )
 
     def _settle(
         self,

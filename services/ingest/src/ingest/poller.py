@@ -19,7 +19,7 @@ from ingest import core
 from ingest.api import Answer, Api
 from ingest.breaker import Breaker
 from ingest.devices import Timetable, UnknownDevices
-from telemill import errors
+from telemill import errors, tracing
 from telemill.metrics import Metrics
 
 OK = "ok"
@@ -58,7 +58,7 @@ class Assignment(Protocol):
 class Collector(Protocol):
     """Where bodies go: `ingest.outbox.Outbox`."""
 
-    def add(self, groups: Iterable[core.Group]) -> "asyncio.Future[None]":
+    def add(self, groups: Iterable[core.Group], trace: bytes = b"") -> "asyncio.Future[None]":
         """Take items; the future is done when all of them are acknowledged."""
 
 
@@ -152,6 +152,7 @@ class Poller:
         policy: How hard to try.
         metrics: Polls by outcome, seconds of a request, retries.
         clock: Time.
+        tracer: Begins a trace a poll; None when it is off.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class Poller:
         policy: Policy,
         metrics: Metrics,
         clock: Clock,
+        tracer: tracing.Tracer | None = None,
     ) -> None:
         self._api = host.api
         self._breaker = host.breaker
@@ -175,6 +177,7 @@ class Poller:
         self._policy = policy
         self._metrics = metrics
         self._clock = clock
+        self._tracer = tracer
         self._unknown = UnknownDevices(timetable.interval_seconds)
         self._connections = asyncio.Semaphore(policy.concurrency)
         self._visits: dict[str, asyncio.Task[None]] = {}
@@ -229,6 +232,10 @@ class Poller:
         visit.add_done_callback(lambda _visit: self._visits.pop(device))
 
     async def _visit(self, device: str, due: float) -> None:
+        with tracing.span(self._tracer, "poll", "client", telemill__device=device) as span:
+            await self._visit_in(span, device, due)
+
+    async def _visit_in(self, span: tracing.Span, device: str, due: float) -> None:
         ends = due + self._timetable.interval_seconds
         result = await self._request(device, self._policy.timeout_seconds)
         for retry in range(self._policy.attempts - 1):
@@ -241,7 +248,8 @@ class Poller:
             self._metrics.retries.labels("poll").inc()
             result = await self._request(device, min(left, self._policy.timeout_seconds))
         if result is not None:
-            self._conclude(device, result)
+            span.note(telemill__outcome=result.outcome)
+            self._conclude(device, result, span)
 
     async def _request(self, device: str, timeout_seconds: float) -> Result | None:
         """One request; None when the device has become another replica's while we waited."""
@@ -275,7 +283,7 @@ class Poller:
         except errors.RecordTooLargeError:
             return Result(TOO_LARGE)
 
-    def _conclude(self, device: str, result: Result) -> None:
+    def _conclude(self, device: str, result: Result, span: tracing.Span) -> None:
         if result.outcome == NOT_FOUND:
             wait = self._unknown.add(device, self._clock.now())
             log.warning("ingest.device_unknown", device_id=device, asked_again_seconds=wait)
@@ -283,14 +291,14 @@ class Poller:
             log.info("ingest.device_known", device_id=device)
         self._metrics.devices_unknown.set(len(self._unknown))
         if result.outcome == OK:
-            self._collect(device, result.body)
+            self._collect(device, result.body, span.context)
         else:
             self._count(result.outcome)
 
-    def _collect(self, device: str, body: bytes) -> None:
+    def _collect(self, device: str, body: bytes, context: bytes) -> None:
         self._metrics.records_in.inc()
         self._metrics.readings_in.inc()
-        acknowledged = self._collector.add([self._router.route_polled(device, body)])
+        acknowledged = self._collector.add([self._router.route_polled(device, body)], context)
         acknowledged.add_done_callback(self._acknowledged)
 
     def _acknowledged(self, acknowledged: "asyncio.Future[None]") -> None:

@@ -15,7 +15,8 @@ from aiohttp import web
 from ingest import auth, bodies, core, problem
 from ingest.outbox import Outbox
 from ingest.problem import ItemError, ProblemError
-from telemill import errors
+from telemill import errors, tracing
+from telemill.codec import trace
 from telemill.metrics import Metrics
 from telemill.seldom import Seldom
 
@@ -73,6 +74,7 @@ class Push:
         limits: What a request may ask for.
         metrics: Answers by status, seconds, readings.
         monotonic: The clock of `stream.unavailable_since`.
+        tracer: Begins a trace a request; None when it is off.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Push:
         limits: Limits,
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
+        tracer: tracing.Tracer | None = None,
     ) -> None:
         self._door = door
         self._router = router
@@ -93,6 +96,7 @@ class Push:
         self._limits = limits
         self._metrics = metrics
         self._monotonic = monotonic
+        self._tracer = tracer
         self._room = bodies.Room(limits.max_held_bytes)
         self._closed_because = "the service is starting"
         self._seldom = Seldom(monotonic=monotonic)
@@ -129,6 +133,15 @@ class Push:
 
     async def _take(self, request: web.Request) -> web.Response:
         key = self._admit(request)
+        with tracing.span(self._tracer, f"POST {PATH}", "server") as span:
+            # Linked and not its child: who may push does not decide what we record.
+            if span.context and (caller := trace.of_traceparent(_traceparent(request))):
+                span.link(caller)
+            return await self._take_from(key, request, span)
+
+    async def _take_from(
+        self, key: auth.ApiKey, request: web.Request, span: tracing.Span
+    ) -> web.Response:
         partial = _partial(request)
         with bodies.Body(self._room, self._limits.max_body_bytes) as body:
             received = await body.receive(request, self._limits.timeout_seconds)
@@ -136,7 +149,8 @@ class Push:
             refused = _item_errors(routed.refused)
             if refused and not (partial and routed.groups):
                 raise _not_readings(refused, any_good=bool(routed.groups))
-            accepted = await self._write(key, routed)
+            span.note(telemill__readings=_count(routed), telemill__refused=len(refused))
+            accepted = await self._write(key, routed, span.context)
         log.info("ingest.pushed", key=key.name, readings=accepted, refused=len(refused))
         return _accepted(accepted, refused)
 
@@ -190,11 +204,11 @@ class Push:
         if any(self._stream.waited_seconds(slot) > longest_seconds for slot in taken):
             raise _unavailable("the raw stream is behind")
 
-    async def _write(self, key: auth.ApiKey, routed: core.Routed) -> int:
+    async def _write(self, key: auth.ApiKey, routed: core.Routed, context: bytes) -> int:
         self._require_stream()
         self._require_pace(routed.groups)
-        acknowledged = self._outbox.add(routed.groups.values())
-        count = sum(len(group.items) for group in routed.groups.values())
+        acknowledged = self._outbox.add(routed.groups.values(), context)
+        count = _count(routed)
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 await acknowledged
@@ -210,6 +224,14 @@ class Push:
                 )
             raise _unavailable("Kinesis has not acknowledged all readings") from error
         return count
+
+
+def _count(routed: core.Routed) -> int:
+    return sum(len(group.items) for group in routed.groups.values())
+
+
+def _traceparent(request: web.Request) -> str:
+    return request.headers.get("traceparent", "")
 
 
 def _partial(request: web.Request) -> bool:

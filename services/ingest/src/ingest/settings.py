@@ -93,6 +93,14 @@ class IngestSettings(settings.ServiceSettings):
         40_000.0, unit="readings", description="What a key may save up.", ge=1
     )
 
+    trace_ratio: float = settings.setting(
+        0.01,
+        unit="share",
+        description="Of polls and pushes traced all the way, when INGEST_TRACE_ENDPOINT is set.",
+        ge=0,
+        le=1,
+    )
+
     @field_validator("base_url")
     @classmethod
     def _known_scheme(cls, value: str) -> str:

@@ -39,7 +39,7 @@ class Parts:
         self.contract: Contract = contract.load(settings.contract)
         self.devices = settings.device_keys(self.contract)
         self.keys = auth.parse_keys(settings.api_key_hashes)
-        self.floor = service.floor(SERVICE, settings)
+        self.floor = service.floor(SERVICE, settings, trace_ratio=settings.trace_ratio)
         self.metrics = self.floor.metrics
         self.health = self.floor.health
         self.router = core.Router(self.contract, settings.slot_count)
@@ -69,6 +69,7 @@ class Parts:
             slot_count=self.settings.slot_count,
             linger_seconds=linger_seconds,
             metrics=self.metrics,
+            tracer=self.floor.tracer,
         )
 
 
@@ -133,6 +134,7 @@ def _push(parts: Parts, outbox: Outbox, writer: Writer) -> push.Push:
         stream=writer,
         limits=parts.limits,
         metrics=parts.metrics,
+        tracer=parts.floor.tracer,
     )
 
 
@@ -163,6 +165,7 @@ def _polling(
         ),
         metrics=parts.metrics,
         clock=poller.steady_clock(),
+        tracer=parts.floor.tracer,
     )
     return app.Polling(polls, held)
 

@@ -107,6 +107,7 @@ async def _fill(
     )
     if coordinator is None:
         return
+    stage.tracer = floor.tracer
     app = create_app(chosen, coordinator, stage)
     await service.run(floor, app, stop, claims.run(), stage.run())
 

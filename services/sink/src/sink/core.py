@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from sink import parquet
 from telemill import errors
-from telemill.codec import wire
+from telemill.codec import trace, wire
 from telemill.contract import Contract, Table
 from telemill.kinesis.records import Record
 from telemill.stages import internal
@@ -95,6 +95,7 @@ class Taken(NamedTuple):
         oldest_event_us: Smallest event time of the record; 0 without rows.
         newest_event_us: Largest event time of the record; 0 without rows.
         table: Whose rows they are.
+        trace: The sampled trace it belongs to; empty without.
     """
 
     batch: pa.RecordBatch
@@ -103,6 +104,7 @@ class Taken(NamedTuple):
     oldest_event_us: int
     newest_event_us: int
     table: Table = "readings"
+    trace: bytes = b""
 
 
 def take(record: Record, form: Form, watermarks: Watermarks) -> Taken:
@@ -122,6 +124,7 @@ def take(record: Record, form: Form, watermarks: Watermarks) -> Taken:
         oldest_event_us=oldest_us,
         newest_event_us=newest_us,
         table=form.of(header).table,
+        trace=trace.sampled(header.trace) if header.trace else b"",
     )
 
 

@@ -24,6 +24,7 @@ from sink.parquet import Partition
 from telemill.kinesis.records import Shard
 from telemill.metrics import Metrics
 from telemill.progress.rules import Cut
+from telemill.stages import spans
 from telemill.stages.guard import Guard
 from telemill.stages.outlet import Outlet
 from telemill.stages.step import StepResult
@@ -145,6 +146,10 @@ class Cutter:
             TransientError: `insist` gave up.
             ConfigurationError: As the catalogue and the lake say.
         """
+        with spans.ending(sealed.spans):
+            await self._carry_out(claim, sealed, insist)
+
+    async def _carry_out(self, claim: CutClaim, sealed: SealedCut, insist: Insist) -> None:
         if sealed.cut is not None and sealed.count:
             objects = await self._encode(sealed)
             await insist(partial(claim.declare, sealed.cut))

@@ -9,10 +9,11 @@ from sink.lane import Lane
 from telemill import errors
 from telemill.kinesis.records import Record
 from telemill.progress.claims import Claim
-from telemill.stages import internal
+from telemill.stages import internal, spans
 from telemill.stages.caution import Caution, Insist, Part, Treatment
 from telemill.stages.guard import Guard
 from telemill.stages.step import CountKey
+from telemill.tracing import Tracer
 
 RECORDS_PER_TURN = 64
 """Records gathered before other tasks get their turn, and the room is looked at."""
@@ -32,6 +33,7 @@ class Intake:
         since: When the first record began to wait.
         turn: Lets other tasks run and waits for room.
         insist: Repeats a note until it is written.
+        tracer: None when tracing is off.
 
     Attributes:
         counts: What happened.
@@ -47,6 +49,7 @@ class Intake:
         since: float,
         turn: Callable[[], Awaitable[None]],
         insist: Insist,
+        tracer: Tracer | None = None,
     ) -> None:
         self._lane = lane
         self._claim = claim
@@ -55,6 +58,7 @@ class Intake:
         self._since = since
         self._turn = turn
         self._insist = insist
+        self._tracer = tracer
         self.counts: Counter[CountKey] = Counter()
 
     async def take(self, records: Sequence[Record]) -> None:
@@ -107,7 +111,11 @@ class Intake:
             self._lane.put_aside(record, internal.poison_error(), self._since, self.counts)
 
     def _gather(self, record: Record) -> Taken | None:
-        return self._lane.gather(record, self._since, self.counts)
+        taken = self._lane.gather(record, self._since, self.counts)
+        if self._tracer is not None and taken is not None and (context := taken.trace):
+            span = spans.process(self._tracer, self._lane.shard, record, context)
+            self._lane.spans.append(span)
+        return taken
 
     def _gather_turn(self, records: Sequence[Record]) -> int:
         """Gather what one turn takes of some records; how many that was."""

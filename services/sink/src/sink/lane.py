@@ -18,6 +18,7 @@ from telemill.progress.rules import Cut, Gathering
 from telemill.stages import internal
 from telemill.stages.step import CountKey, Rejected
 from telemill.stages.watermarks import Watermarks
+from telemill.tracing import Span
 
 LOOSE_BATCHES = 128
 """So many batches are joined into one: a batch of one row weighs some KiB, its row 170 bytes."""
@@ -106,6 +107,7 @@ class SealedCut:
         state: The watermarks after it.
         oldest_event_us: Smallest event time of each batch of rows.
         beside: New rows of the other table on the stream, if there is one.
+        spans: Of the records that carry a sampled trace; they end with the cut.
     """
 
     shard: Shard
@@ -116,6 +118,7 @@ class SealedCut:
     state: bytes
     oldest_event_us: Sequence[int]
     beside: Rows | None = None
+    spans: Sequence[Span] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -140,6 +143,7 @@ class Lane:
         hours: Hours of event time they fall into (of each batch, the first and the last).
         ends: The shard is closed and was read to its end.
         cuts: How many were sealed.
+        spans: Of records of the open cut that carry a sampled trace, put here by who takes them.
     """
 
     def __init__(
@@ -168,6 +172,7 @@ class Lane:
         self._rejected_bytes = 0
         self._oldest_event_us: list[int] = []
         self.hours: set[int] = set()
+        self.spans: list[Span] = []
 
     @property
     def repeats(self) -> bool:
@@ -283,6 +288,7 @@ class Lane:
             state=self._watermarks.snapshot(),
             oldest_event_us=tuple(self._oldest_event_us),
             beside=self.beside,
+            spans=tuple(self.spans),
         )
         if cut is not None:
             self.cuts += 1

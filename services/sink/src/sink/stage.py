@@ -29,6 +29,7 @@ from telemill.stages import continuity, watermarks
 from telemill.stages.caution import Caution
 from telemill.stages.guard import Guard
 from telemill.stages.owner import StartPosition
+from telemill.tracing import Tracer
 
 TICK_SECONDS = 0.25
 """How often ages are looked at."""
@@ -139,6 +140,7 @@ class TableStage:
         self._metrics = metrics
         self._health = health
         self._guard = guard or Guard()
+        self.tracer: Tracer | None = None  # set by who wires it, when tracing is on
         self._monotonic = monotonic
         self._wall = wall
         self._sleep = sleep
@@ -264,6 +266,7 @@ class TableStage:
             since=self._since(records[0], is_first=not held.lane.cuts),
             turn=partial(self._turn, held),
             insist=partial(self._insist, held),
+            tracer=self.tracer,
         )
         try:
             await intake.take(records)
@@ -349,7 +352,6 @@ class TableStage:
                 self._health.set(name, str(error))
                 self._metrics.retries.labels(operation="commit").inc()
                 if times := self._seldom.due(name):
-                    shard_id = held.lane.shard.shard_id
                     log.warning(
                         "sink.commit_failed", shard_id=shard_id, error=str(error), times=times
                     )

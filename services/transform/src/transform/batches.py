@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from telemill.codec import raw, wire
 from telemill.contract import Contract
 from telemill.kinesis.records import Shard
 from telemill.stages.step import Output
-from transform.portion import Portion
+from transform.portion import Int32s, Portion
 from transform.readings import Readings
 from transform.validate import Column, Int64s
 
@@ -46,11 +47,14 @@ class Batcher:
         batch = self._batch(portion, readings, values, quality, order)
         ordered = slots[order]
         bounds = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1], True]).tolist()
+        contexts = list(dict.fromkeys(context for _, _, context in portion.traces))
+        marks = _trace_marks(portion, contexts, readings.places[order]) if contexts else None
         for start, end in itertools.pairwise(bounds):
             header = self._header(int(ordered[start]), shard)
-            for first in range(start, end, MAX_ROWS):
-                rows = batch.slice(first, min(MAX_ROWS, end - first))
-                yield from _encoded(header, rows)
+            runs = [(start, end, b"")] if marks is None else _runs(contexts, marks, start, end)
+            for first, last, context in runs:
+                traced = replace(header, trace=context) if context else header
+                yield from _pieces(traced, batch, first, last)
 
     def _batch(
         self,
@@ -90,6 +94,36 @@ class Batcher:
             raw_incarnation=shard.incarnation,
             raw_shard_id=shard.shard_id,
         )
+
+
+def _pieces(header: wire.Header, batch: pa.RecordBatch, start: int, end: int) -> Iterator[Output]:
+    for first in range(start, end, MAX_ROWS):
+        yield from _encoded(header, batch.slice(first, min(MAX_ROWS, end - first)))
+
+
+def _trace_marks(portion: Portion, contexts: list[bytes], places: Int32s) -> Int32s:
+    """For each row, which of the contexts it carries, from 1; 0 for none."""
+    numbers = {context: number for number, context in enumerate(contexts, 1)}
+    of_place = np.zeros(len(portion.records), np.int32)
+    for first, last, context in portion.traces:
+        of_place[first:last] = numbers[context]
+    marks: Int32s = of_place[places]
+    return marks
+
+
+def _runs(
+    contexts: list[bytes], marks: Int32s, start: int, end: int
+) -> Iterator[tuple[int, int, bytes]]:
+    """A slot's rows cut where a second trace begins: a batch belongs to one trace at the most.
+
+    Rows nobody traces stay where they are, in front of or behind traced ones.
+    """
+    found = start + np.flatnonzero(marks[start:end])
+    is_another = np.flatnonzero(marks[found[1:]] != marks[found[:-1]]) + 1
+    begins = [start, *found[is_another].tolist()]
+    firsts = [*found[:1].tolist(), *begins[1:]]
+    for first, last, row in itertools.zip_longest(begins, [*begins[1:], end], firsts):
+        yield first, last, contexts[marks[row] - 1] if row is not None else b""
 
 
 def _lineage(

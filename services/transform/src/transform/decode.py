@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from telemill import errors
-from telemill.codec import raw
+from telemill.codec import raw, trace
 from telemill.contract import Contract
 from telemill.kinesis.records import Record, Shard
 from transform import items
@@ -75,6 +75,7 @@ class Decoder:
         except errors.RecordError as error:
             documents, outside = [raw.Document(0, data, data, error)], 0
         portion.outside_shard += outside
+        first = len(portion.records)
         for each in documents:
             if each.error is None:
                 self._add_document(portion, record, each.index, each.data, each.raw)
@@ -83,6 +84,8 @@ class Decoder:
                 place = portion.place(record, each.index, each.raw, each.raw)
                 portion.refuse(place, 0, _refusal(each.error), each.raw)
                 portion.nothing_waits()
+        if context := trace.of_raw(data):
+            portion.traces.append((first, len(portion.records), context))
 
     def finish(self, portion: Portion) -> Decoded:
         """The columns of all rows taken."""

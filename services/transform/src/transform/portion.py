@@ -70,12 +70,14 @@ class Portion:
         indexes: Its place among the record's user records.
         documents: Its bytes, decompressed.
         as_came: Its bytes as they were in the record.
+        traces: Of records with a sampled trace: first place, the place behind the last, context.
     """
 
     records: list[Record] = field(default_factory=list)
     indexes: list[int] = field(default_factory=list)
     documents: list[bytes] = field(default_factory=list)
     as_came: list[bytes] = field(default_factory=list)
+    traces: list[tuple[int, int, bytes]] = field(default_factory=list)
     document_bytes: int = 0
     waiting_from: int = 0
     waiting_from_bytes: int = 0

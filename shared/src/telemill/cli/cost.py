@@ -46,6 +46,9 @@ def register(commands: Any) -> None:
     parser.add_argument("--on-demand", action="store_true", help="streams without shards to choose")
     parser.add_argument("--fan-out", action="store_true", help="enhanced fan-out for every reader")
     parser.add_argument("--private-link", action="store_true", help="interface endpoints")
+    parser.add_argument(
+        "--watched-metrics", action="store_true", help="…_EMF_METRICS=watched in every service"
+    )
     parser.add_argument("--no-archive", action="store_true", help="no archive of raw records")
     parser.add_argument(
         "--scanned-gb", type=_positive, default=10.0, metavar="GB", help="by Athena (default 10)"
@@ -92,6 +95,7 @@ def _run(options: argparse.Namespace) -> int:
         fan_out=options.fan_out,
         private_link=options.private_link,
         archive=not options.no_archive,
+        watched_metrics=options.watched_metrics,
         scanned_gb=options.scanned_gb,
         month=options.month,
     )

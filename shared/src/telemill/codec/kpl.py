@@ -97,6 +97,17 @@ def aggregate(records: Sequence[UserRecord]) -> bytes:
     return MAGIC + message + _digest(message)
 
 
+def with_field(data: bytes, field: bytes) -> bytes:
+    """An aggregate with one more field at its end, of a number that other readers skip.
+
+    Args:
+        data: As `aggregate` makes it.
+        field: Tag, length and content.
+    """
+    message = data[len(MAGIC) : -DIGEST_BYTES] + field
+    return MAGIC + message + _digest(message)
+
+
 def deaggregate(data: bytes) -> list[UserRecord]:
     """The user records of an aggregate, in order; unknown fields and tags are skipped.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from telemill import errors
-from telemill.codec import compression, kpl
+from telemill.codec import compression, kpl, trace
 from telemill.kinesis.records import Record, Shard
 
 MAX_ROWS = 2**20
@@ -61,7 +61,8 @@ def documents(
         amazon-kinesis-client, AggregatorUtil.deaggregate.
     """
     if not kpl.is_aggregated(record.data):
-        return [Document(0, compression.decompress(record.data, limit=limit), record.data)], 0
+        plain = compression.decompress(trace.without(record.data), limit=limit)
+        return [Document(0, plain, record.data)], 0
     users = kpl.deaggregate(record.data)
     if not all(shard.holds(kpl.hash_key(user)) for user in users):
         return [], len(users)

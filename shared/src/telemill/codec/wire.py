@@ -29,6 +29,8 @@ _CRC = struct.Struct("<I")
 _TRACE_BIT = 2
 _KIND_FLAGS: dict[Kind, int] = {"readings": 0, "scores": 1, "alerts": 4}
 _KINDS = {flags: kind for kind, flags in _KIND_FLAGS.items()}
+_TEXTS = 4
+"""Contract, producer, raw stream, raw shard: what stands before the trace context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,38 @@ def read_header(data: bytes) -> Header:
         DecodeError: Not this format or version, truncated, or the checksum differs.
     """
     return _decode_header(data)[0]
+
+
+def trace_of(data: bytes) -> bytes:
+    """The header's trace context, unchecked: a few bytes are looked at; empty without one."""
+    place = _trace_place(data)
+    return data[place : place + TRACE_BYTES] if place else b""
+
+
+def with_parent(data: bytes, span_id: bytes) -> bytes:
+    """A record with another parent span (8 bytes) in its trace context.
+
+    One without a context, or with a broken header, is as it is.
+    """
+    place = _trace_place(data)
+    end = place + TRACE_BYTES
+    if not place or data[end : end + _CRC.size] != _CRC.pack(zlib.crc32(data[:end])):
+        return data
+    header = data[: place + 16] + span_id + data[end - 1 : end]
+    return header + _CRC.pack(zlib.crc32(header)) + data[end + _CRC.size :]
+
+
+def _trace_place(data: bytes) -> int:
+    """Where the trace context begins; 0 without one."""
+    try:
+        if not data.startswith(MAGIC) or not data[4] & _TRACE_BIT:
+            return 0
+        position = _FIXED.size
+        for _ in range(_TEXTS):
+            position += 1 + data[position]
+    except IndexError:
+        return 0
+    return position
 
 
 def decode(data: bytes, schema_for: Callable[[Header], pa.Schema]) -> tuple[Header, pa.RecordBatch]:

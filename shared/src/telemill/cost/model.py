@@ -1,10 +1,10 @@
 """What the load costs a month, line by line. Pure."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from telemill import metrics
+from telemill import emf, metrics
 from telemill.cost import load
 from telemill.cost.load import SECONDS_PER_MONTH, Fleet
 from telemill.cost.prices import Prices
@@ -30,6 +30,8 @@ STATE_ITEM_WRITES = 1
 LABEL_VALUES = {"shard": 0, "field": 7, "outcome": 6, "operation": 5, "reason": 4, "status": 3}
 """How many values a label has in a quiet month; `shard` is counted from the load."""
 OTHER_LABEL_VALUES = 2
+UNUSED = frozenset({"spans"})
+"""Metrics that are emitted only where tracing is on."""
 
 APPLICATIONS = {
     "ingest": "ingest",
@@ -51,6 +53,7 @@ class Choices:
         archive: Raw records on S3 by Firehose.
         scanned_gb: By Athena, a month.
         month: How long it has been running: storage grows until the 36th month.
+        watched_metrics: EMF holds only what alarms, dashboard and scaling look at.
     """
 
     on_demand: bool = False
@@ -58,6 +61,7 @@ class Choices:
     private_link: bool = False
     archive: bool = True
     scanned_gb: float = 10.0
+    watched_metrics: bool = False
     month: int = 12
 
 
@@ -244,8 +248,8 @@ def _athena(_: Fleet, chosen: Choices, prices: Prices) -> Iterator[Line]:
     yield _priced(prices, "athena", "scanned", terabytes, "TB", "scanned_tb")
 
 
-def _cloudwatch(fleet: Fleet, _: Choices, prices: Prices) -> Iterator[Line]:
-    count = metric_count(fleet)
+def _cloudwatch(fleet: Fleet, chosen: Choices, prices: Prices) -> Iterator[Line]:
+    count = metric_count(fleet, watched=chosen.watched_metrics)
     yield _priced(prices, "cloudwatch", "metrics", count, "metrics", "metric_month")
     yield _priced(prices, "cloudwatch", "alarms", ALARM_METRICS, "metrics", "alarm_metric_month")
     yield _priced(prices, "cloudwatch", "composite alarms", COMPOSITES, "alarms", "composite_month")
@@ -259,27 +263,31 @@ def _cloudwatch(fleet: Fleet, _: Choices, prices: Prices) -> Iterator[Line]:
     yield _priced(prices, "cloudwatch", "logs", logged / GB, "GB", "log_gb")
 
 
-def metric_count(fleet: Fleet) -> int:
+def metric_count(fleet: Fleet, *, watched: bool = False) -> int:
     """How many metrics CloudWatch bills: each name with each set of dimension values."""
+    selection = emf.LOOKED_AT if watched else None
     by_stream = load.streams(fleet)
     count = 0
     for application, service in APPLICATIONS.items():
         stream = load.READERS.get(application)
         shards = by_stream[stream].shards if stream else 0
         for row in metrics.table():
-            if service in row.services:
+            if service in row.services and row.attribute not in UNUSED:
                 parts = 2 if row.buckets else 1
-                count += parts * _combinations(row.labels, shards)
+                sets = emf.dimension_sets(["service", *row.labels])
+                if selection is not None:
+                    chosen = selection.get(row.name, frozenset())
+                    sets = [each for each in sets if chosen is None or tuple(each[1:]) in chosen]
+                count += parts * sum(_combinations(each[1:], shards) for each in sets)
     return count
 
 
-def _combinations(labels: tuple[str, ...], shards: int) -> int:
-    """Under `service` alone, and label by label from the last (`telemill.emf.dimension_sets`)."""
-    found, values = 1, 1
-    for label in reversed(labels):
-        values *= shards if label == "shard" else LABEL_VALUES.get(label, OTHER_LABEL_VALUES)
-        found += values
-    return found
+def _combinations(labels: Sequence[str], shards: int) -> int:
+    """How many values some labels have together."""
+    return math.prod(
+        shards if label == "shard" else LABEL_VALUES.get(label, OTHER_LABEL_VALUES)
+        for label in labels
+    )
 
 
 def _network(fleet: Fleet, chosen: Choices, prices: Prices) -> Iterator[Line]:

@@ -15,6 +15,7 @@ from telemill.quarantine import QuarantineOutlet
 from telemill.reader_settings import ReaderSettings
 from telemill.stages.guard import Guard
 from telemill.stages.outlet import Outlet
+from telemill.stages.spans import StageSpans
 from telemill.stages.step import Step
 from telemill.stages.stream import StreamStage
 
@@ -138,6 +139,7 @@ async def run(
     if coordinator is None:
         return
     stage.on_void = coordinator.drop
+    stage.spans = StageSpans(floor.tracer)
     app = create_app(chosen.app_id, coordinator, stage)
     await writer.start()
     try:

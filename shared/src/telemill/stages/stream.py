@@ -17,13 +17,13 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from telemill import errors
+from telemill import errors, tracing
 from telemill.health import Health
 from telemill.kinesis import backoff, records
 from telemill.kinesis.records import Chunk, Record, Shard
 from telemill.metrics import Metrics
 from telemill.progress.claims import Claim, Claims
-from telemill.stages import continuity, internal
+from telemill.stages import continuity, internal, spans
 from telemill.stages.caution import Caution, Part, Treatment
 from telemill.stages.guard import Guard
 from telemill.stages.outlet import Outlet
@@ -91,6 +91,7 @@ class StreamStage(Generic[State]):
     Attributes:
         on_void: Told of a shard that was found lost while none of its records came: the
             coordinator's `drop`.
+        spans: For records with a sampled trace; by default tracing is off.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class StreamStage(Generic[State]):
         self._jitter = jitter
         self._runs: dict[str, _Run[State]] = {}
         self.on_void: Callable[[Shard], None] = _nobody
+        self.spans = spans.StageSpans(None)
 
     async def open(self, shard: Shard) -> StartPosition:
         """Claim the shard and restore its state."""
@@ -245,19 +247,22 @@ class StreamStage(Generic[State]):
         for part in run.caution.parts(chunk.records):
             started = self._monotonic()
             run.consistent = False
-            try:
-                results = await self._work(run, part)
-            except errors.ConfigurationError:
-                # The records are sound and wait for a newer version: nothing to suspect them of.
-                with suppress(errors.TransientError):
-                    await run.claim.release()
-                raise
-            for result in results:
-                await self._hand_on(run, result)
+            with self.spans.over(run.shard, part.records) as begun:
+                for result in await self._results(run, part):
+                    await self._hand_on(run, result, begun)
             run.position = part.records[-1].sequence_number
             run.consistent = True
             run.unacknowledged = [ack for ack in run.unacknowledged if not _is_acknowledged(ack)]
             self._metrics.batch_seconds.observe(self._monotonic() - started)
+
+    async def _results(self, run: _Run[State], part: Part) -> list[StepResult]:
+        try:
+            return await self._work(run, part)
+        except errors.ConfigurationError:
+            # The records are sound and wait for a newer version: nothing to suspect them of.
+            with suppress(errors.TransientError):
+                await run.claim.release()
+            raise
 
     async def _work(self, run: _Run[State], part: Part) -> list[StepResult]:
         def step(*records: Record) -> StepResult:
@@ -272,17 +277,21 @@ class StreamStage(Generic[State]):
         async with self._guard.together(f"{run.shard.shard_id}: {part}"):
             return [step(*part.records)]
 
-    async def _hand_on(self, run: _Run[State], result: StepResult) -> None:
+    async def _hand_on(self, run: _Run[State], result: StepResult, begun: spans.Begun) -> None:
         for outlet in self._outlets:
             await outlet.write(run.shard, result)
         for output in result.outputs:
-            run.unacknowledged.append(await self._put(output))
+            run.unacknowledged.append(await self._put(output, begun))
         run.newest_event_us = result.newest_event_us or run.newest_event_us
         self._metrics.apply(result.counts)
         self._metrics.readings_out.inc(sum(output.rows for output in result.outputs))
 
-    async def _put(self, output: Output) -> "asyncio.Future[str]":
-        return await self._writer.put(output.slot, output.data, output.partition_key)
+    async def _put(self, output: Output, begun: spans.Begun) -> "asyncio.Future[str]":
+        output, span = self.spans.sending(begun, output)
+        written = await self._writer.put(output.slot, output.data, output.partition_key)
+        if span.context:
+            written.add_done_callback(partial(tracing.end_with, span))
+        return written
 
     async def _settle(self, run: _Run[State]) -> None:
         """Wait for a commit under way; what it raised is raised here."""
