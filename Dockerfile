@@ -79,6 +79,15 @@ HEALTHCHECK --interval=5s --timeout=10s --start-period=180s --retries=10 \
   CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/4566 && printf 'GET /_ministack/health HTTP/1.0\\r\\n\\r\\n' >&3 && read -rt 5 _ status _ <&3 && [ $status = 200 ]"]
 ENTRYPOINT ["/app/.venv/bin/ministack"]
 
+# Python packages are told by uv from the lock (above), the operating system's by debsbom from dpkg.
+FROM tools AS sbom
+COPY tools/sbom /src
+RUN --mount=type=cache,target=/var/cache/uv UV_PROJECT_ENVIRONMENT=/src/.venv uv sync --frozen --directory /src
+
+FROM sbom AS sbom-slim
+COPY --from=base /var/lib/dpkg /image/var/lib/dpkg
+RUN .venv/bin/debsbom generate --sbom-type cdx --cdx-schema-version 1.5 --root /image --out /sbom-os
+
 # What both kinds of a service's image have alike.
 FROM base AS service-base
 ENV HEALTH_PORT=8080 \
@@ -107,6 +116,10 @@ COPY --from=jars /app/kcl /app/kcl
 ENV KINESIS_COORDINATOR=kcl \
     KINESIS_KCL_JARS=/app/kcl
 
+FROM sbom AS sbom-kcl
+COPY --from=jre /var/lib/dpkg /image/var/lib/dpkg
+RUN .venv/bin/debsbom generate --sbom-type cdx --cdx-schema-version 1.5 --root /image --out /sbom-os
+
 FROM jre AS kcl
 ARG SERVICE=transform
 ARG VERSION=0.1.0
@@ -117,6 +130,7 @@ LABEL org.opencontainers.image.title="telemill-${SERVICE}-kcl" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /app /app
+COPY --from=sbom-kcl /sbom-os.cdx.json /app/sbom-os.cdx.json
 # Java and jars are all there, or there is no image.
 RUN service --check
 USER 10001:10001
@@ -133,6 +147,7 @@ LABEL org.opencontainers.image.title="telemill-${SERVICE}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /app /app
+COPY --from=sbom-slim /sbom-os.cdx.json /app/sbom-os.cdx.json
 ENV HEALTH_PORT=${HEALTH_PORT}
 USER 10001:10001
 EXPOSE ${HEALTH_PORT}

@@ -178,24 +178,6 @@ def test_a_killed_container_goes_on_where_it_was(service: str) -> None:
     more_rows()
 
 
-def refusal(image: str, *settings: str) -> str:
-    """The one line with which an image ends at once, with status 2."""
-    chosen = [each for setting in settings for each in ("--env", setting)]
-    shut_in = ("--rm", "--network", "none", "--read-only")
-    ended = run("docker", "run", *shut_in, *chosen, image)
-    assert ended.returncode == 2, ended.stdout
-    [line] = ended.stderr.splitlines()
-    return line
-
-
-def test_an_image_without_its_jars_says_so() -> None:
-    """Status 2 and one line, without Java as without jars, before AWS is asked for anything."""
-    line = refusal("telemill/transform:kcl", "KINESIS_KCL_JARS=/nowhere")
-    assert "KINESIS_KCL_JARS: got /nowhere" in line
-    line = refusal("telemill/transform:local", "KINESIS_COORDINATOR=kcl")
-    assert "no java on the PATH" in line
-
-
 def test_two_workers_share_the_shards_by_the_kcl() -> None:
     """The KCL takes over where the single worker was; each has a shard, and readings flow."""
     compose("stop", "--timeout", "90", "transform")
