@@ -50,5 +50,11 @@ ENTRYPOINT ["/usr/bin/prometheus"]
 DOCKERFILE
 }
 
-there "$1" || { make_python "$1" && echo "$1: a stand-in made of Debian's packages"; }
-there "$2" || { make_prometheus "$1" "$2" && echo "$2: a stand-in made of Debian's packages"; }
+if ! there "$1"; then
+  make_python "$1"
+  echo "$1: a stand-in made of Debian's packages"
+fi
+if ! there "$2"; then
+  make_prometheus "$1" "$2"
+  echo "$2: a stand-in made of Debian's packages"
+fi
