@@ -16,7 +16,7 @@ export UV_COMPILE_BYTECODE := 1
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 1
 export JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION := 1
 
-.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check k8s-check images up down compose-test lint fmt bench anomaly-bench forecast-bench clean
+.PHONY: help setup setup-fault setup-deploy demo test fault soak kcl-jars kcl-test infra infra-check k8s-check images images-kcl up down compose-test lint fmt bench anomaly-bench forecast-bench clean
 
 # Of the soak. SEED replays a soak or the crash matrix.
 MINUTES ?= 5
@@ -137,13 +137,25 @@ images: ## build the images telemill/…:local
 	@$(DOCKER_BUILD) --build-arg SERVICE=simulator --build-arg HEALTH_PORT=9872 -t telemill/simulator:local .
 	@$(DOCKER_BUILD) --target emulator -t telemill/emulator:local .
 
-up: images ## everything in containers: http://127.0.0.1:8080 takes pushes, :9090 is Prometheus
-	@$(COMPOSE) up --detach --wait
+KCL_IMAGES ?= transform sink anomaly
+images-kcl: ## build the images with Java and Amazon's KCL, telemill/…:kcl (needs Maven Central)
+	@for service in $(KCL_IMAGES); do \
+	  $(DOCKER_BUILD) --target kcl --build-arg SERVICE=$$service -t telemill/$$service:kcl . || exit 1; \
+	done
+
+# PROFILE=faults puts the fault proxy before AWS; PROFILE=kcl shares the shards among two transforms.
+PROFILE ?=
+UP := TELEMILL_AWS=$(if $(filter faults,$(PROFILE)),http://faults:4567) TRANSFORMS=$(if $(filter kcl,$(PROFILE)),0,1) \
+  $(COMPOSE) $(addprefix --profile ,$(PROFILE))
+
+up: images $(if $(filter kcl,$(PROFILE)),images-kcl) ## everything in containers: http://127.0.0.1:8080 takes pushes, :9090 is Prometheus
+	@$(UP) up --detach --wait --wait-timeout 900
 
 down: ## stop and remove the containers
-	@$(COMPOSE) --profile faults down --volumes --timeout 90
+	@$(COMPOSE) --profile faults --profile kcl down --volumes --timeout 90
 
-compose-test: build/.setup images ## containers up, audited, scaled, killed, audited again
+compose-test: KCL_IMAGES := transform
+compose-test: build/.setup images images-kcl ## containers up, audited, scaled, killed, audited again
 	@COMPOSE="$(COMPOSE)" $(PY) -m pytest tests/container
 
 lint: build/.setup ## format check, lint, types, import boundaries

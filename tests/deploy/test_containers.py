@@ -24,6 +24,7 @@ SCRAPES = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").rea
 SETTINGS: dict[str, type[settings.HttpSettings]] = {
     "ingest": IngestSettings,
     "transform": TransformSettings,
+    "transform-kcl": TransformSettings,
     "sink-readings": SinkSettings,
     "sink-scores": SinkSettings,
     "anomaly": AnomalySettings,
@@ -47,7 +48,8 @@ def test_the_settings_of_a_container_are_its_services(
     """Every variable is a setting, its value is taken, and the health check asks the port."""
     for variable, value in environment(name).items():
         monkeypatch.setenv(variable, value)
-        assert variable.startswith((f"{SETTINGS[name].model_config['env_prefix']}", "AWS_"))
+        prefixes = (f"{SETTINGS[name].model_config['env_prefix']}", "AWS_", "KINESIS_")
+        assert variable.startswith(prefixes)
     read = settings.read(SETTINGS[name])
     assert read.http_host == "0.0.0.0"  # noqa: S104
     built = COMPOSE["services"][name].get("build", {}).get("args", {})
@@ -86,18 +88,37 @@ def test_containers_are_shut_in() -> None:
 
 def test_the_image_is_as_orchestrators_want_it() -> None:
     """Exec-form entry point, a user that is not root, a health check, the base by argument."""
-    assert 'ENTRYPOINT ["/app/.venv/bin/service"]' in DOCKERFILE
-    assert DOCKERFILE.rstrip().endswith('ENTRYPOINT ["/app/.venv/bin/service"]')
-    slim = DOCKERFILE.partition("FROM base AS slim")[2]
-    assert "USER 10001:10001" in slim
-    assert "HEALTHCHECK" in slim
-    assert "/healthz" in slim
+    stages = dict(
+        re.findall(r"^FROM \S+ AS (\S+)$(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    )
+    # Who builds without a target gets the last stage.
+    assert list(stages)[-1] == "slim"
+    alike = stages["service-base"]
+    assert alike.rstrip().endswith('ENTRYPOINT ["/app/.venv/bin/service"]')
+    assert "HEALTHCHECK" in alike
+    assert "/healthz" in alike
+    for name in ("slim", "kcl", "emulator"):
+        assert "USER 10001:10001" in stages[name]
+        assert "USER" not in stages[name].partition("USER 10001:10001")[2]
     froms = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert set(froms) <= {"${PYTHON_IMAGE}", "tools", "base"}
+    assert set(froms) <= {"${PYTHON_IMAGE}", *stages}
     makefile = (ROOT / "Makefile").read_text()
     pinned = re.search(r"^UV_VERSION := (\S+)", makefile, re.MULTILINE)
     assert pinned is not None
     assert f"ARG UV_VERSION={pinned[1]}\n" in DOCKERFILE
+
+
+def test_the_profile_kcl_replaces_the_single_transform() -> None:
+    """Two workers on the KCL's image, found under the name that Prometheus asks for."""
+    workers = COMPOSE["services"]["transform-kcl"]
+    assert workers["profiles"] == ["kcl"]
+    assert workers["image"] == "telemill/transform:kcl"
+    assert workers["scale"] == 2
+    assert environment("transform-kcl")["KINESIS_COORDINATOR"] == "kcl"
+    assert "transform" in workers["networks"]["default"]["aliases"]
+    assert COMPOSE["services"]["transform"]["scale"] == "${TRANSFORMS:-1}"
+    kcl = DOCKERFILE.partition(" AS jre\n")[2].partition("\nFROM ")[0]
+    assert "KINESIS_COORDINATOR=kcl" in kcl
 
 
 def expressions() -> dict[str, str]:

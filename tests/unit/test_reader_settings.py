@@ -1,9 +1,13 @@
 """KINESIS_*: the same variables in every service that reads; a wrong one is one clear line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import anomaly.__main__
+import sink.__main__
+import transform.__main__
 from sink.settings import SinkSettings
 from telemill import settings
 from telemill.reader_settings import ReaderSettings
@@ -107,6 +111,24 @@ def test_the_kcl_without_its_jars_says_what_to_do(
     line = refusal(capsys, "--check", "--kinesis-kcl-jars", str(tmp_path / "none"))
     assert f"KINESIS_KCL_JARS: got {tmp_path / 'none'}" in line
     assert "run `make kcl-jars`" in line
+
+
+@pytest.mark.parametrize(
+    "main", [transform.__main__.main, anomaly.__main__.main, sink.__main__.main]
+)
+def test_a_service_without_its_jars_ends_before_it_asks_anyone(
+    main: Callable[[list[str]], int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Status 2 and one line at the start, while AWS cannot be reached at all."""
+    monkeypatch.setenv("JAVA_HOME", java_home(tmp_path, JAVA_17))
+    monkeypatch.setenv("KINESIS_COORDINATOR", "kcl")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert main(["--kinesis-kcl-jars", str(tmp_path / "none"), "--http-port", "0"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"KINESIS_KCL_JARS: got {tmp_path / 'none'}" in line
 
 
 @pytest.mark.parametrize(

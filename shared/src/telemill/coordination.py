@@ -19,6 +19,16 @@ GRACE_SECONDS = 20.0
 """What the daemon gets beyond our own drain, to tell every shard and take its answer."""
 
 
+async def require_engine(chosen: ReaderSettings) -> None:
+    """Look on this machine for what the named coordinator runs on; call it before any I/O.
+
+    Raises:
+        ConfigurationError: The KCL is named, and there is no usable Java or not all jars.
+    """
+    if chosen.uses_kcl:
+        await asyncio.to_thread(chosen.class_path)
+
+
 async def coordinator(
     floor: service.Floor,
     opened: service.Clients,

@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 async def run(chosen: SinkSettings, stop: asyncio.Event) -> None:
     """Serve, wait for what is needed, write tables until `stop`."""
     form = core.form_of(contract.load(chosen.contract), chosen.table)
+    await coordination.require_engine(chosen)
     floor = service.floor("sink", chosen, f"sink-{chosen.table}")
     async with (
         service.serving(floor),

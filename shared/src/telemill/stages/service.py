@@ -70,8 +70,9 @@ async def prepared(
         routes: Served beside health and metrics, by prefix.
 
     Raises:
-        ConfigurationError: A stream has another number of slots.
+        ConfigurationError: A stream has another number of slots, or the coordinator cannot be run.
     """
+    await coordination.require_engine(chosen)
     floor = service.floor(name, chosen)
     for prefix, app in (routes or {}).items():
         floor.app.add_subapp(prefix, app)
