@@ -269,7 +269,9 @@ class Forecast:
         outside = missed[..., -1:] > before[..., -1:] * multiple
         step = tuning.pace * (outside - OUTSIDE) * multiple
         learns = known & (judged > 3)
-        state["multiple"][at] = np.clip(multiple + learns[..., None] * step, *MULTIPLES)
+        learned = np.clip(multiple + learns[..., None] * step, *MULTIPLES)
+        # Who only happens to be looked at beside others has learned nothing.
+        state["multiple"][at] = np.where(known[..., None], learned, state["multiple"][at])
 
     def _smooth(
         self,
