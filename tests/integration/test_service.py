@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import boto3
@@ -59,14 +60,16 @@ async def test_a_missing_stream_is_named_until_it_is_there_or_we_stop(aws: str) 
 
 async def test_another_slot_count_is_refused(aws: str) -> None:
     """A stream keeps the number of slots it was first used with."""
-    provision.provision(provision.Resources(), lambda _: None)
+    # Its own: other tests use the default streams with the default number.
+    stream = f"slots-{uuid4().hex[:8]}"
+    provision.provision(provision.Resources(streams=(stream,)), lambda _: None)
     async with service.clients("kinesis", "dynamodb") as opened:
         few, many = (service.floor("transform", settings(slot_count=count)) for count in (32, 64))
         stop = asyncio.Event()
-        assert await service.fix_slot_count(few, opened, "scores", stop=stop)
-        assert await service.fix_slot_count(few, opened, "scores", stop=stop)
+        assert await service.fix_slot_count(few, opened, stream, stop=stop)
+        assert await service.fix_slot_count(few, opened, stream, stop=stop)
         with pytest.raises(errors.ConfigurationError, match=r"SLOT_COUNT: got 64.*has 32 slots"):
-            await service.fix_slot_count(many, opened, "scores", stop=stop)
+            await service.fix_slot_count(many, opened, stream, stop=stop)
 
 
 async def test_what_runs_beside_the_app_can_end_the_process(aws: str) -> None:
